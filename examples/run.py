@@ -321,7 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = Stop()
     try:
         check_ports(ports)
-        folder = prepare(given.state.absolute(), local=ports.local, remote=ports.remote, reset=given.reset)
+        folder = prepare(
+            given.state.absolute(), local=ports.local, remote=ports.remote, admin=ports.admin, reset=given.reset
+        )
         return _run(Demo(folder, ports, stop), lambda: screen(folder.path, ports))
     except (RunError, StateError) as error:
         print(error, file=sys.stderr, flush=True)

@@ -29,8 +29,8 @@ _OWN: Final = (
     _MARK,
 )
 """Files and folders that `--reset` removes."""
-_WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102}
-"""Ports of the model servers in the examples."""
+_WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102, "admin": 8081}
+"""Ports of the model servers, and of the gateway for administrators, in the examples."""
 
 
 class StateError(Exception):
@@ -97,11 +97,11 @@ class StateFolder:
         return tuple(entries or ())
 
 
-def prepare(path: Path, *, local: int, remote: int, reset: bool) -> StateFolder:
+def prepare(path: Path, *, local: int, remote: int, admin: int, reset: bool) -> StateFolder:
     """Lock the folder, and copy the examples into it the first time or with `reset`.
 
-    Edits stay as they are, except that the addresses of the two model servers, and the ports that stand for them in
-    manifests, follow their ports.
+    Edits stay as they are, except that the addresses of the two model servers and of the gateway's port for
+    administrators, and the ports that stand for them in manifests, follow their ports.
 
     Raises:
         StateError: the folder cannot be used.
@@ -113,7 +113,7 @@ def prepare(path: Path, *, local: int, remote: int, reset: bool) -> StateFolder:
         folder = StateFolder(path, _locked(path))
         if reset:
             _empty(path)
-        ports = {"local": local, "remote": remote}
+        ports = {"local": local, "remote": remote, "admin": admin}
         mark = path / _MARK
         if not mark.exists():
             _copy_examples(path)

@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 
 from hooks import openapi
 from hooks.authentication import Bearer
+from hooks.clients.gateways import DrillSource
 from hooks.decision_metrics import Decisions
 from hooks.kube.objects import Object
 from hooks.metrics import Sources
@@ -97,6 +98,7 @@ def create_app(
     metrics: Metrics,
     *,
     sources: Sources | None = None,
+    drill_source: DrillSource | None = None,
     bearer: Bearer | None = None,
     registrar: Registrar | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -108,6 +110,8 @@ def create_app(
         metrics: the metrics that requests are counted in.
         sources: the sources of the metrics that models offload by, opened and closed by the caller; with None no metric
             is read.
+        drill_source: the source of what gateways found in their drills, opened and closed by the caller; with None none
+            is asked.
         bearer: the token that a request has to carry; None when none is asked for.
         registrar: the account on the platform, opened and closed by the caller; with None nothing is done there.
         clock: the time, read once per request: the only time that a decision sees.
@@ -115,7 +119,14 @@ def create_app(
     app = FastAPI(title="Beamlit hooks", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     decisions = Decisions()
     metrics.registry.register(decisions)
-    webhooks = Webhooks(settings.install_defaults, decisions, sources=sources, registrar=registrar, clock=clock)
+    webhooks = Webhooks(
+        settings.install_defaults,
+        decisions,
+        sources=sources,
+        drill_source=drill_source,
+        registrar=registrar,
+        clock=clock,
+    )
     in_flight, bodies = InFlight(metrics.in_flight), BodyBytes()
     for hook in _hooks(webhooks):
         middlewares = _middlewares(hook.name, settings.hooks, metrics, in_flight, bodies, bearer)

@@ -44,8 +44,8 @@ from program.problems import allowed, listed, shown
 
 Format = Literal["text", "json"]
 
-_OF_A_CLUSTER: Final = ("Synced", "Ready", "Registered")
-"""Conditions that depend on whether the children exist, and on the platform."""
+_OF_A_CLUSTER: Final = ("OffloadReady", "Synced", "Ready", "Registered")
+"""Conditions that depend on gateways, on whether the children exist, and on the platform."""
 _BOOLEAN: Final = re.compile("true|false")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 

@@ -1,7 +1,8 @@
 """The one place that reads the world for a decision.
 
-Metacontroller sends most of the facts: the parent, its children and the related objects. Metrics and pods are read
-here, under one deadline. Nothing here raises: what could not be read is a fact with a reason.
+Metacontroller sends most of the facts: the parent, its children and the related objects. Metrics, pods and what the
+drills of gateways found are read here, at the same time and under one deadline. Nothing here raises: what could not be
+read is a fact with a reason.
 """
 
 import asyncio
@@ -14,10 +15,12 @@ from hooks.api.metrics import MetricSpec, MetricType
 from hooks.api.model_deployment import ModelDeploymentSpec
 from hooks.api.offloading import MetricSource, MetricSourceType
 from hooks.backends.local import find_local, find_workload, metric_port
+from hooks.clients.gateways import DrillSource
 from hooks.eager_tasks import start
 from hooks.kube.pods import Pod
 from hooks.kube.selectors import Selector
 from hooks.metrics import Scrape, Sources
+from hooks.observation import drills
 from hooks.observation.observation import InstallDefaults, Observation, Unresolved, Workload
 from hooks.observation.readings import Reading, Readings, Unread
 from hooks.offloading import targets
@@ -35,31 +38,57 @@ _OF_PODS: Final = frozenset({MetricType.RESOURCE, MetricType.CONTAINER_RESOURCE,
 
 
 async def gather(
-    request: SyncRequest, defaults: InstallDefaults, sources: Sources | None, *, seconds: float | None = None
+    request: SyncRequest,
+    defaults: InstallDefaults,
+    sources: Sources | None,
+    *,
+    drill_source: DrillSource | None = None,
+    seconds: float | None = None,
 ) -> Observation:
-    """Return all facts for one sync. Metrics are read where the specification is valid, enabled and names some.
+    """Return all facts for one sync. Metrics are read where the specification is valid, enabled and names some, and
+    drills where it may be offloaded at all.
 
     Args:
         request: the request of Metacontroller.
         defaults: the configuration of the installation.
         sources: the sources of metrics and pods; None when none may be read.
+        drill_source: the source of what gateways found in their drills; None where none is asked.
         seconds: seconds in which they are read; None for those that Metacontroller leaves.
     """
     observation = Observation.of(request, defaults)
     spec, parent = observation.spec, observation.parent
     if (
-        sources is None
-        or isinstance(spec, InvalidObject)
+        isinstance(spec, InvalidObject)
         or not spec.enabled
         or spec.offloading_config is None
-        or not spec.offloading_config.metrics
-        or parent.deleting
         or not defaults.manages(parent.namespace)
     ):
         return observation
     limit = DEADLINE_SECONDS if seconds is None else seconds
-    readings = await _read(spec, spec.offloading_config.metrics, observation, sources, limit)
-    return replace(observation, readings=readings)
+    drilled = None if drill_source is None else start(_drills(drill_source, (parent.namespace, parent.name), limit))
+    try:
+        metrics = spec.offloading_config.metrics
+        if sources is not None and metrics and not parent.deleting:
+            observation = replace(observation, readings=await _read(spec, metrics, observation, sources, limit))
+        if drilled is not None:
+            found = await drilled if isinstance(drilled, asyncio.Task) else drilled
+            observation = replace(observation, drills=found)
+        return observation
+    finally:
+        if isinstance(drilled, asyncio.Task):
+            drilled.cancel()
+
+
+async def _drills(source: DrillSource, route: drills.Route, seconds: float) -> tuple[drills.Reading, ...]:
+    """Return the last two readings of a route; none where the source does not respond in time."""
+    reading = start(source.readings(route))
+    if not isinstance(reading, asyncio.Task):
+        return reading
+    try:
+        await asyncio.wait([reading], timeout=seconds)
+        return _result(reading, ())
+    finally:
+        reading.cancel()
 
 
 async def _read(

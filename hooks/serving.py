@@ -14,6 +14,7 @@ import uvloop
 from hooks.app import create_app, create_operations_app
 from hooks.authentication import Bearer
 from hooks.clients.apiserver import ApiServer
+from hooks.clients.gateways import Gateways
 from hooks.metrics.installed import open_sources
 from hooks.platform.beamlit import credentials
 from hooks.platform.beamlit.client import Beamlit
@@ -76,9 +77,10 @@ async def run(
     metrics = Metrics()
     async with (
         open_sources(settings.metric_informer, metrics, strict_tls=settings.tls.strict) as sources,
+        _gateways(settings.proxy_service.admin_address, metrics) as gateways,
         _registrar(settings, accounts, metrics) as registrar,
     ):
-        app = create_app(settings, metrics, sources=sources, bearer=bearer, registrar=registrar)
+        app = create_app(settings, metrics, sources=sources, drill_source=gateways, bearer=bearer, registrar=registrar)
         operations = create_operations_app(app, metrics, draining=signals.stop.is_set)
         # Not sooner: a client that is accepted would wait until the apps are there.
         listen(operations_socket, "--operations")
@@ -95,6 +97,19 @@ async def run(
             await beside
             log.info("stopped")
             signals.close()
+
+
+@asynccontextmanager
+async def _gateways(address: str, metrics: Metrics) -> AsyncIterator[Gateways | None]:
+    """Give the gateways at an address, until the end of the block; None without an address."""
+    if not address:
+        yield None
+        return
+    gateways = Gateways(address, metrics)
+    try:
+        yield gateways
+    finally:
+        await gateways.close()
 
 
 @asynccontextmanager

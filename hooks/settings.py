@@ -6,6 +6,7 @@ is secret, so it is in the environment or in a file of its own (`hooks.platform.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -28,6 +29,7 @@ BASE_URL: Final = "BEAMLIT_BASE_URL"
 """Environment variable that sets `platform.baseUrl`, with the name that it has in the original."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+_HOST_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})")
 
 
 class Prometheus(Section):
@@ -172,6 +174,18 @@ class ProxyService(Section):
     name: str = ""
     port: Port = 80
     admin_port: Port = 8081
+    admin_address: str = ""
+    """Address of the gateways' ports for administrators, `host:port` or `[address]:port`: each address of the name is a
+    gateway, as a headless Service has it. Hooks ask there what the gateways' drills found; if it is not set, they ask
+    none."""
+
+    @field_validator("admin_address")
+    @classmethod
+    def _admin_address(cls, value: str) -> str:
+        match = _HOST_PORT.fullmatch(value)
+        if value and (match is None or not 1 <= int(match["port"]) <= 65535):
+            raise Mistake("must be host:port, such as gateway-admin.beamlit-system.svc:8081, or empty")
+        return value
 
 
 class Hooks(Section):

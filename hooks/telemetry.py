@@ -42,8 +42,8 @@ class Metrics:
         )
         self.source_requests = Counter(
             "beamlit_hooks_source_requests",
-            "HTTP requests to sources of metrics and to the API server, by api and status; without a response: error or"
-            " cancelled",
+            "HTTP requests to sources of metrics, to the API server and to gateways, by api and status; without a"
+            " response: error or cancelled",
             ("api", "code"),
             registry=self.registry,
         )

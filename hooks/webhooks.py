@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
+from hooks.clients.gateways import DrillSource
 from hooks.decision_metrics import Decisions
 from hooks.gatherer import gather
 from hooks.kube.objects import Object
@@ -43,6 +44,7 @@ class Webhooks:
         decisions: Decisions,
         *,
         sources: Sources | None,
+        drill_source: DrillSource | None,
         registrar: Registrar | None,
         clock: Callable[[], datetime],
     ) -> None:
@@ -52,18 +54,20 @@ class Webhooks:
             defaults: the configuration of the installation.
             decisions: the record of decisions that is exposed as metrics.
             sources: the sources of the metrics that models offload by; with None no metric is read.
+            drill_source: the source of what gateways found in their drills; with None none is asked.
             registrar: the account on the platform; with None nothing is done there.
             clock: the time, read once per request: the only time that a decision sees.
         """
         self._defaults = defaults
         self._decisions = decisions
         self._sources = sources
+        self._drill_source = drill_source
         self._registrar = registrar
         self._clock = clock
 
     async def sync(self, request: SyncRequest) -> Object:
         """Return the desired children and the status of a ModelDeployment."""
-        observation = await gather(request, self._defaults, self._sources)
+        observation = await gather(request, self._defaults, self._sources, drill_source=self._drill_source)
         now = self._clock()
         decision = model_deployment.decide_sync(
             observation, now=now, account=self._account, recheck=self._is_recheck_due(request, now)

@@ -16,6 +16,7 @@ import orjson
 from hooks import names
 from hooks.kube.objects import key_of
 from hooks.kube.quantities import parse
+from hooks.observation import drills
 from hooks.observation.observation import DefaultRemote, GatewayService, InstallDefaults, Observation
 from hooks.observation.readings import Reading, Readings, Sample, Unread
 from hooks.protocol import CustomizeRequest, CustomizeResponse, SyncRequest, SyncResponse
@@ -210,10 +211,15 @@ def sync_request(parent: Json, **rest: Any) -> SyncRequest:
 
 
 def observation(
-    parent: Json, *, defaults: InstallDefaults = DEFAULTS, readings: Readings | None = None, **rest: Any
+    parent: Json,
+    *,
+    defaults: InstallDefaults = DEFAULTS,
+    readings: Readings | None = None,
+    drills: tuple[drills.Reading, ...] | None = None,
+    **rest: Any,
 ) -> Observation:
     """Return the observation of a sync request, with readings; the rest is as for `request_body`."""
-    return dataclasses.replace(Observation.of(sync_request(parent, **rest), defaults), readings=readings)
+    return dataclasses.replace(Observation.of(sync_request(parent, **rest), defaults), readings=readings, drills=drills)
 
 
 def sync(parent: Json, *, now: datetime = NOW, **rest: Any) -> SyncResponse:
@@ -363,6 +369,8 @@ class Cluster:
         self.now = now
         self.values: tuple[str | Unread, ...] | None = None
         """Values of the metrics at each sync; None when no metric is read."""
+        self.drills: tuple[drills.Reading, ...] | None = None
+        """What gateways reported of their drills, the newest reading first; None when none is asked."""
         self._taken = set(taken)
         self._server_side = server_side
 
@@ -373,6 +381,7 @@ class Cluster:
             now=self.now,
             defaults=self.defaults,
             readings=None if self.values is None else readings(*self.values, now=self.now),
+            drills=self.drills,
             children=self.children,
             related=self.related,
         )
@@ -399,6 +408,12 @@ class Cluster:
         """Sync after this many seconds with these values of the metrics, and return the response."""
         self.values = values
         return self.after(after)
+
+    def drill(self, *found: drills.Drill, after: float = 10) -> SyncResponse:
+        """Read after this many seconds what gateways found, one drill of each, sync, and return the response."""
+        self.now += timedelta(seconds=after)
+        self.drills = (drills.Reading(self.now, found), *(self.drills or ())[:1])
+        return self.sync()
 
     def edit(self, **spec: Any) -> SyncResponse:
         """Change fields of the specification, sync, and return the response; None removes a field."""

@@ -68,6 +68,12 @@ _MODEL_DEPLOYMENT_COLUMNS: Final[Sequence[Mapping[str, str]]] = (
         "jsonPath": ".status.offloading.reason",
         "description": "Reason for that percentage.",
     },
+    {
+        "name": "OffloadReady",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="OffloadReady")].status',
+        "description": "Whether the remote backend would serve a request if it got one now.",
+    },
     _AGE,
 )
 _POLICY_COLUMNS: Final[Sequence[Mapping[str, str]]] = (

@@ -232,6 +232,23 @@ class FailedAttempts(ApiModel):
     """Failed attempts that no estimate supported."""
 
 
+class DrillState(ApiModel):
+    """Drill by hand: an override of mode Drill, and what came of it."""
+
+    percentage: Percentage
+    """Percentage of the requests that the override sent to the remote backend."""
+    since: Time
+    """Time at which it began."""
+    until: Time
+    """Time at which the override ends."""
+    outcome: Annotated[str, StringConstraints(max_length=32)]
+    """Outcome as one word. Running: it lasts. Passed: the remote backend has served since it began. Failed: the remote
+    backend was found not to serve. Unproven: nothing is known of a success. Interrupted: the override was changed or
+    taken away."""
+    message: Annotated[str, StringConstraints(max_length=4096)] = ""
+    """Message for people about the outcome."""
+
+
 class OffloadingState(ApiModel):
     """State of offloading. The controller also reads it back at its next decision."""
 
@@ -263,6 +280,8 @@ class OffloadingState(ApiModel):
         tuple[MetricState, ...], Field(max_length=MOST_METRIC_STATES, json_schema_extra=LIST_ATOMIC)
     ] = ()
     """State of each metric, in the order of spec."""
+    drill: DrillState | None = None
+    """Last drill by hand. Not set before the first one."""
 
 
 class ModelDeploymentStatus(ApiModel):
@@ -274,7 +293,7 @@ class ModelDeploymentStatus(ApiModel):
         tuple[Condition, ...], Field(max_length=MOST_CONDITIONS, json_schema_extra=LIST_MAP_BY_TYPE)
     ] = ()
     """Conditions of the ModelDeployment. Their types are Accepted, RefsResolved, LocalReady, MetricsAvailable,
-    Offloading, PolicySatisfied, Registered, Synced and Ready."""
+    Offloading, OffloadReady, PolicySatisfied, Registered, Synced and Ready."""
     offloading_status: bool | None = None
     """Whether requests are being offloaded."""
     offloading: OffloadingState | None = None

@@ -44,6 +44,8 @@ class OverrideMode(StrEnum):
     """The override gives way when no local replica is ready: then all requests go to the remote backend."""
     FORCE = "Force"
     """The override holds whether or not a local replica is ready."""
+    DRILL = "Drill"
+    """As Normal; what came of it is in `status.offloading.drill`."""
 
 
 class Override(ApiModel):
@@ -58,7 +60,8 @@ class Override(ApiModel):
     mode: OverrideMode = OverrideMode.NORMAL
     """Mode of the override. Normal: when no local replica is ready, all requests go to the remote backend nevertheless.
     Force: the percentage holds whether or not a local replica is ready; with 0 no request can reach the remote backend,
-    with 100 none the local replicas. Defaults to Normal."""
+    with 100 none the local replicas. Drill: as Normal, and status.offloading.drill says whether the remote backend has
+    served. Defaults to Normal."""
 
 
 class OffloadingMode(StrEnum):

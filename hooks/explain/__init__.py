@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from hooks.backends import proof
 from hooks.explain.gateway import gateway_rules
 from hooks.explain.metrics import MetricAccount, accounts
 from hooks.explain.outlook import Turn, turns
 from hooks.explain.rule_verdicts import RuleVerdict, rule_verdicts
 from hooks.observation.conditions import Condition
+from hooks.observation.drills import Drill
 from hooks.observation.observation import Observation
 from hooks.offloading.hysteresis import NOTHING, Memory
 from hooks.offloading.rules import BY_METRICS, Split, behavior
@@ -49,6 +51,10 @@ class Explanation:
     """Events that would change the split."""
     gateway: tuple[str, ...] = ()
     """Sentences about what the gateway does with single requests, beside the split."""
+    offload_ready: Condition | None = None
+    """Condition OffloadReady; None where no gateway was asked, or no request may go to a remote backend."""
+    drills: tuple[Drill, ...] = ()
+    """What the gateways found that have tried the remote backend."""
 
 
 def explain(observation: Observation, *, now: datetime) -> Explanation:
@@ -75,6 +81,7 @@ def explain(observation: Observation, *, now: datetime) -> Explanation:
         split = Split(offloading["percentage"], offloading["reason"], offloading["message"])
         return Explanation(parent.namespace, parent.name, now, split, None, accepted=False, problems=problems)
     decision = assessment.decision
+    asked = bool(observation.drills) and decision.split.remote
     same = assessment.previous.percentage == decision.split.percentage
     return Explanation(
         parent.namespace,
@@ -92,4 +99,6 @@ def explain(observation: Observation, *, now: datetime) -> Explanation:
         by_metrics=decision.split.reason in BY_METRICS,
         turns=turns(assessment, now),
         gateway=gateway_rules(assessment.facts, decision.split),
+        offload_ready=next(one for one in conditions if one.type == proof.TYPE) if asked else None,
+        drills=observation.drills[0].drills if asked and observation.drills else (),
     )

@@ -8,6 +8,7 @@ from hooks.api.common import format_time
 from hooks.explain import Explanation
 from hooks.explain.metrics import MetricAccount
 from hooks.explain.outlook import Turn
+from hooks.observation.drills import Drill
 from hooks.offloading.measures import Measured
 from hooks.offloading.rules import Split
 
@@ -38,8 +39,21 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
             },
             "ends": _time(explanation.window_ends),
         },
+        "offloadReady": None if explanation.offload_ready is None else explanation.offload_ready._asdict(),
+        "drills": [_drill(drill) for drill in explanation.drills],
         "changes": [_turn(turn) for turn in explanation.turns],
         "gateway": list(explanation.gateway),
+    }
+
+
+def _drill(drill: Drill) -> dict[str, Any]:
+    return {
+        "reason": drill.reason,
+        "message": drill.message,
+        "consecutiveFailures": drill.failures,
+        "observedTime": _time(drill.observed),
+        "lastSuccessTime": _time(drill.succeeded),
+        "by": "traffic" if drill.by_traffic else "drill",
     }
 
 

@@ -68,7 +68,7 @@ def _allowed(case: Case) -> str:
 
 def _no_force(case: Case) -> str:
     override = case.override
-    if override is not None and override.mode is OverrideMode.NORMAL:
+    if override is not None and override.mode is not OverrideMode.FORCE:
         return "the override is of mode Normal"
     return _no_override(case)
 

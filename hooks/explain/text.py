@@ -44,6 +44,7 @@ def _lines(explanation: Explanation) -> Iterator[str]:
         yield from ("", "Metrics:")
         for metric in explanation.metrics:
             yield from _metric(metric)
+    yield from _drills(explanation)
     windows = list(_windows(explanation))
     if windows:
         yield from ("", "Windows:", *windows)
@@ -87,6 +88,20 @@ def _metric(metric: MetricAccount) -> Iterator[str]:
         names = [f"{pod.name} ({pod.why})" for pod in one.left_out[:_TOLD]]
         more = len(one.left_out) - _TOLD
         yield from _wrapped(f"left out: {', '.join(names)}{f' and {more} more' if more > 0 else ''}", "      ")
+
+
+def _drills(explanation: Explanation) -> Iterator[str]:
+    """Yield what gateways say of the remote backend."""
+    condition = explanation.offload_ready
+    if condition is None:
+        return
+    yield from ("", f"Drills of the remote backend: OffloadReady={condition.status} ({condition.reason})")
+    yield from _wrapped(condition.message, "  ")
+    for drill in explanation.drills:
+        age = "" if drill.observed is None else f", {span(max(explanation.now - drill.observed, timedelta(0)))} ago"
+        by = "a client's request" if drill.by_traffic else "a drill"
+        row = f", {drill.failures} in a row" if drill.failures > 1 else ""
+        yield from _wrapped(f"a gateway: {drill.reason} by {by}{age}{row}. {drill.message}".strip(), "  ")
 
 
 def _arithmetic(one: Measured) -> str:

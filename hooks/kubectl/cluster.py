@@ -60,6 +60,13 @@ class Cluster(Protocol):
             ClusterFailed: it does not respond, or with an error.
         """
 
+    async def post(self, path: str, content: bytes) -> bytes:
+        """Return what the API server, or what it passes the request on to, responds to a POST with JSON.
+
+        Raises:
+            ClusterFailed: it does not respond, or with an error.
+        """
+
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
         """Apply a JSON Merge Patch (RFC 7396) to an object.
 
@@ -100,6 +107,10 @@ class Kubectl:
         """Return what the API server responds to a GET. Raise as `Cluster.raw` does."""
         return await self._run("get", "--raw", f"{path}?{urlencode(query)}" if query else path)
 
+    async def post(self, path: str, content: bytes) -> bytes:
+        """Return what is responded to a POST with JSON. Raise as `Cluster.post` does."""
+        return await self._run("create", "--raw", path, "--filename=-", content=content)
+
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
         """Apply a JSON Merge Patch to an object. Raise as `Cluster.patch` does."""
         words = ("patch", resource, name, f"--namespace={namespace}", "--type=merge", "--output=name")
@@ -113,18 +124,23 @@ class Kubectl:
             return "default"  # where the context is wrong, the next call says so
         return found.decode().strip() or "default"
 
-    async def _run(self, *words: str) -> bytes:
-        """Return what a command prints.
+    async def _run(self, *words: str, content: bytes | None = None) -> bytes:
+        """Return what a command prints that gets this content.
 
         Raises:
             ClusterFailed: it fails.
         """
         async with self._slots:
             process = await asyncio.create_subprocess_exec(
-                self._program, *self._flags, *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+                self._program,
+                *self._flags,
+                *words,
+                stdin=DEVNULL if content is None else PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
             )
             try:
-                output, problem = await process.communicate()
+                output, problem = await process.communicate(content)
             finally:
                 if process.returncode is None:
                     process.kill()

@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from hooks.api.common import format_time
 from hooks.clients import urls
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import objects
@@ -24,7 +25,9 @@ from program.invocation import paragraphs
 NAME: Final = "kubectl beamlit"
 SYSTEM: Final = "beamlit-system"
 """Namespace that an installation by the book is in."""
-COMMANDS: Final = ("status", "explain", "decisions", "split")
+COMMANDS: Final = ("status", "explain", "decisions", "split", "drill")
+DRILL_PERCENTAGE: Final = 20
+"""Share of a drill that names none."""
 _GLOBAL: Final = ("kubeconfig", "context", "as")
 """Flags that go to kubectl with each call."""
 
@@ -63,8 +66,9 @@ def parser() -> argparse.ArgumentParser:
         "explain",
         parents=[shared, system],
         help="show why a model is offloaded as it is, and what would change it",
-        description="Read the model, what it refers to and its metrics from the cluster, and explain what hooks decide"
-        " from them now. Metrics of pods and a Prometheus in the cluster are asked through the API server.",
+        description="Read the model, what it refers to, its metrics and the drills of the gateways from the cluster,"
+        " and explain what hooks decide from them now. Gateways, metrics of pods and a Prometheus in the cluster are"
+        " asked through the API server.",
     )
     explain.add_argument("name", metavar="NAME", help="ModelDeployment")
     explain.add_argument(
@@ -96,6 +100,29 @@ def parser() -> argparse.ArgumentParser:
     split.add_argument("--for", dest="length", metavar="TIME", help="time until it ends: 90s, 10m, 2h30m, 3d")
     split.add_argument("--force", action="store_true", help="hold it even while no local replica is ready")
     split.add_argument("--clear", action="store_true", help="take the override away")
+    drill = commands.add_parser(
+        "drill",
+        parents=[shared, system],
+        help="show what would happen if all local replicas of a model were gone now, or try it",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=paragraphs(
+            "Show whether the remote backend would serve if all local replicas were gone now, by what the gateways'"
+            " drills found, and what would not: policies, credentials, the model's name there, callers whose requests"
+            " may not leave the cluster, and how long it takes to the first token.",
+            "With --for, a share of the real requests goes to the remote backend for that time, by an override that"
+            " ends by itself. A few requests of one token are sent too. It waits for the end and says what came of it.",
+            "Exit status 1: requests would fail, or the drill did not pass.",
+        ),
+    )
+    drill.add_argument("name", metavar="NAME", help="ModelDeployment")
+    drill.add_argument("--for", dest="length", metavar="TIME", help="try it with requests for that time: 90s, 2m, 1h")
+    drill.add_argument(
+        "--percentage",
+        type=_percentage,
+        metavar="PERCENTAGE",
+        help=f"share of the requests to try it with, from 1 to 100 (default: {DRILL_PERCENTAGE}); with --for",
+    )
+    _add_output(drill, "text")
     return result
 
 
@@ -132,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = commands.parse_args(arguments)
     if given.command == "split":
         _check_split(commands, given)
+    if given.command == "drill":
+        _check_drill(commands, given)
     try:
         return asyncio.run(_run(given))
     except ClusterFailed as exc:
@@ -157,6 +186,21 @@ def _check_split(commands: argparse.ArgumentParser, given: argparse.Namespace) -
             commands.error(f"split: --for {given.length!r} {exc}")
 
 
+def _check_drill(commands: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """End the process where the arguments of `drill` do not belong together."""
+    if given.length is None:
+        if given.percentage is not None:
+            commands.error("drill: --percentage is for a drill with requests: give --for too, such as --for 2m")
+        return
+    if given.percentage == 0:
+        commands.error("drill: --percentage must be from 1 to 100, for with 0 nothing is tried")
+    try:
+        given.length = models.duration(given.length)
+    except ValueError as exc:
+        commands.error(f"drill: --for {given.length!r} {exc}")
+    given.percentage = DRILL_PERCENTAGE if given.percentage is None else given.percentage
+
+
 async def _run(given: argparse.Namespace) -> int:
     flags = [f"--{name}={value}" for name in _GLOBAL if (value := getattr(given, name))]
     cluster = Kubectl.found(flags)
@@ -168,6 +212,8 @@ async def _run(given: argparse.Namespace) -> int:
         return await _explain(cluster, namespace, given)
     if given.command == "decisions":
         return await _decisions(cluster, namespace, given)
+    if given.command == "drill":
+        return await _drill(cluster, namespace, given)
     return await _split(cluster, namespace, given)
 
 
@@ -199,10 +245,18 @@ async def _explain(cluster: Kubectl, namespace: str, given: argparse.Namespace) 
     from hooks.explain.document import as_document
     from hooks.explain.text import as_text
     from hooks.kubectl import live
+    from hooks.kubectl.drills import ProxiedGateways
 
     parent = await live.model(cluster, namespace, given.name)
     configured = await live.settings(cluster, given.system_namespace, _complain)
-    observation = await live.observe(cluster, parent, configured, prometheus=given.prometheus, report=_complain)
+    observation = await live.observe(
+        cluster,
+        parent,
+        configured,
+        prometheus=given.prometheus,
+        report=_complain,
+        drill_source=ProxiedGateways(cluster, given.system_namespace),
+    )
     try:
         explanation = explain(observation, now=datetime.now(UTC))
     except HookError as exc:
@@ -252,10 +306,56 @@ async def _split(cluster: Kubectl, namespace: str, given: argparse.Namespace) ->
         _print(f"{name}: the override is gone, and the metrics decide again.\n")
         return 0
     until = (datetime.now(UTC) + given.length).replace(microsecond=0)
-    change = models.override_patch(given.percentage, until, force=given.force)
+    change = models.override_patch(given.percentage, until, "Force" if given.force else "Normal")
     await cluster.patch(models.RESOURCE, given.name, namespace, change)
     _print(f"{name}: {models.announced(given.percentage, until, given.length, force=given.force)}\n")
     return 0
+
+
+async def _drill(cluster: Kubectl, namespace: str, given: argparse.Namespace) -> int:
+    from hooks.api.common import InvalidObject
+    from hooks.errors import HookError, NotAccepted
+    from hooks.explain.outage import State, as_document, as_lines
+    from hooks.kubectl import live
+    from hooks.kubectl.outage import Drill, look
+
+    parent = await live.model(cluster, namespace, given.name)
+    configured = await live.settings(cluster, given.system_namespace, _complain)
+    try:
+        found = await look(cluster, parent, configured, given.system_namespace, _complain)
+    except (InvalidObject, NotAccepted, HookError) as exc:
+        raise ClusterFailed(f"{namespace}/{given.name} is not accepted: {str(exc).rstrip('.')}.") from None
+    if given.length is None:
+        if given.output == "json":
+            _print_json(as_document(found))
+        else:
+            _print("".join(f"{line}\n" for line in as_lines(found)))
+        return 1 if found.state is State.BAD else 0
+    name = f"{namespace}/{given.name}"
+    if not found.split.remote:
+        raise ClusterFailed(f"{name} cannot be tried: {found.split.message}")
+    present = models.override_of(parent, datetime.now(UTC))
+    if present is not None:
+        raise ClusterFailed(
+            f"{name} has an override until {format_time(present.until)}: `{NAME} split {given.name} --clear` takes"
+            " it away."
+        )
+    until = (datetime.now(UTC) + given.length).replace(microsecond=0)
+    await cluster.patch(models.RESOURCE, given.name, namespace, models.override_patch(given.percentage, until, "Drill"))
+    if given.output == "text":
+        _print("".join(f"{line}\n" for line in as_lines(found)))
+        _print(f"{name}: {models.announced(given.percentage, until, given.length, force=False)}\n")
+    drill = Drill(cluster, given.system_namespace, namespace, given.name, given.percentage, until)
+    check = await drill.probe()
+    record = await drill.outcome()
+    outcome = "Unproven" if record is None else str(record.get("outcome"))
+    message = "Hooks did not write in time what came of it." if record is None else str(record.get("message", ""))
+    if given.output == "json":
+        document = as_document(found.with_checks(check))
+        _print_json(document | {"drill": None if record is None else dict(record)})
+    else:
+        _print(f"{check.name}: {check.message}\n{name}: {outcome}. {message}\n")
+    return 0 if outcome == "Passed" else 1
 
 
 def _print(text: str) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from hooks import names, reasons
 from hooks.clients.apiserver import Group
 from hooks.clients.errors import CallFailed
+from hooks.clients.gateways import DrillSource
 from hooks.clients.http import RESPONSE_BYTES, Parameters
 from hooks.clients.pods import Page
 from hooks.gatherer import gather
@@ -134,7 +135,13 @@ async def _children(
 
 
 async def observe(
-    cluster: Cluster, parent: Object, configured: Settings, *, prometheus: str | None, report: Report
+    cluster: Cluster,
+    parent: Object,
+    configured: Settings,
+    *,
+    prometheus: str | None,
+    report: Report,
+    drill_source: DrillSource | None = None,
 ) -> Observation:
     """Return all that hooks would see of a ModelDeployment now.
 
@@ -145,6 +152,7 @@ async def observe(
         prometheus: address of the Prometheus server from here; None to ask that of the configuration through the API
             server.
         report: takes sentences about what could not be read.
+        drill_source: the source of what gateways found in their drills; None where none is asked.
 
     Raises:
         ClusterFailed: an object that the model refers to cannot be read.
@@ -152,7 +160,9 @@ async def observe(
     sync = await request(cluster, parent, report)
     sources, close = _sources(cluster, configured, prometheus)
     try:
-        return await gather(sync, configured.install_defaults, sources, seconds=DEADLINE_SECONDS)
+        return await gather(
+            sync, configured.install_defaults, sources, drill_source=drill_source, seconds=DEADLINE_SECONDS
+        )
     finally:
         for one in close:
             await one()

@@ -29,7 +29,8 @@ class Override:
 
     percentage: int
     until: datetime
-    force: bool
+    mode: str
+    """Mode of the override: Normal, Force or Drill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,22 @@ class Model:
     override: Override | None
     problem: str
     """What is wrong, in the words of the condition Ready; empty where nothing is."""
+    offload_ready: str = ""
+    """Status of the condition OffloadReady; empty where no status was written yet."""
+    remote_problem: str = ""
+    """What is wrong with the remote backend, in the words of that condition; empty where nothing is, or there is no
+    backend."""
 
     @classmethod
     def of(cls, item: Object, now: datetime) -> "Model":
         """Read a ModelDeployment."""
         metadata, status = mapping(item, "metadata"), mapping(item, "status")
         offloading = mapping(status, "offloading")
-        ready: Mapping[str, Any] = next(
-            (one for one in objects(status, "conditions") if text(one, "type") == "Ready"), {}
-        )
+        conditions = {text(one, "type"): one for one in objects(status, "conditions")}
+        ready: Mapping[str, Any] = conditions.get("Ready", {})
+        proven: Mapping[str, Any] = conditions.get("OffloadReady", {})
+        # Without a remote backend the reason is that of the split, and nothing is wrong.
+        fails = text(proven, "status") == "False" and text(proven, "reason") != text(offloading, "reason")
         return cls(
             text(metadata, "namespace"),
             text(metadata, "name"),
@@ -67,6 +75,8 @@ class Model:
             time(offloading, "since"),
             override_of(item, now),
             text(ready, "message") if text(ready, "status") == "False" else "",
+            text(proven, "status"),
+            text(proven, "message") if fails else "",
         )
 
     def as_json(self) -> Object:
@@ -85,9 +95,11 @@ class Model:
             else {
                 "percentage": override.percentage,
                 "until": format_time(override.until),
-                "mode": "Force" if override.force else "Normal",
+                "mode": override.mode,
             },
             "problem": self.problem or None,
+            "offloadReady": self.offload_ready or None,
+            "remoteProblem": self.remote_problem or None,
         }
 
 
@@ -98,7 +110,7 @@ def override_of(item: Object, now: datetime) -> Override | None:
     percentage, until = integer(given, "percentage"), time(given, "until")
     if percentage is None or until is None or until <= now:
         return None
-    return Override(percentage, until, text(given, "mode") == "Force")
+    return Override(percentage, until, text(given, "mode") or "Normal")
 
 
 def status_table(models: Sequence[Model], now: datetime, *, namespaces: bool) -> str:
@@ -109,7 +121,7 @@ def status_table(models: Sequence[Model], now: datetime, *, namespaces: bool) ->
         now: the present.
         namespaces: whether the table has their namespaces.
     """
-    head = ("NAMESPACE", "NAME", "READY", "REMOTE", "REASON", "SINCE", "OVERRIDE")
+    head = ("NAMESPACE", "NAME", "READY", "REMOTE", "REASON", "SINCE", "OVERRIDE", "OFFLOADREADY")
     rows = [
         (
             one.namespace,
@@ -119,11 +131,17 @@ def status_table(models: Sequence[Model], now: datetime, *, namespaces: bool) ->
             one.reason or _NEVER,
             _NEVER if one.since is None else span(max(now - one.since, timedelta(0))),
             _NEVER if one.override is None else f"{one.override.percentage} % for {span(one.override.until - now)}",
+            one.offload_ready or _NEVER,
         )
         for one in models
     ]
     first = 0 if namespaces else 1
-    problems = "".join(f"{one.namespace}/{one.name}: {one.problem}\n" for one in models if one.problem)
+    problems = "".join(
+        f"{one.namespace}/{one.name}: {problem}\n"
+        for one in models
+        for problem in (one.problem, "" if one.remote_problem in one.problem else one.remote_problem)
+        if problem
+    )
     return table([head[first:], *(row[first:] for row in rows)]) + (f"\n{problems}" if problems else "")
 
 
@@ -162,9 +180,9 @@ def duration(written: str) -> timedelta:
     return length
 
 
-def override_patch(percentage: int, until: datetime, *, force: bool) -> Object:
+def override_patch(percentage: int, until: datetime, mode: str) -> Object:
     """Return the JSON Merge Patch that sets an override; the mode is set too, since an earlier one may have had one."""
-    override = {"percentage": percentage, "until": format_time(until), "mode": "Force" if force else "Normal"}
+    override = {"percentage": percentage, "until": format_time(until), "mode": mode}
     return {"spec": {"offloadingConfig": {"behavior": {"override": override}}}}
 
 

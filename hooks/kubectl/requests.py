@@ -1,7 +1,7 @@
 """The last requests of a model, as every gateway of the installation remembers them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from hooks.kube.objects import Object
@@ -15,8 +15,10 @@ MOST: Final = 1000
 """Requests that are asked for at a time, of each gateway."""
 _REMEMBERED: Final = 16 * MOST
 """Requests that are remembered as shown, at most."""
-_ADMIN: Final = "admin"
+ADMIN: Final = "admin"
 """Name of the port of a gateway's container for administrators."""
+HTTP: Final = "http"
+"""Name of its port for clients."""
 
 
 async def gateways(cluster: Cluster, system: str) -> Sequence[str]:
@@ -25,25 +27,38 @@ async def gateways(cluster: Cluster, system: str) -> Sequence[str]:
     Raises:
         ClusterFailed: there are none, or they cannot be listed.
     """
+    return [gateway_path(system, pod, ADMIN) for pod in await gateway_pods(cluster, system)]
+
+
+async def gateway_pods(cluster: Cluster, system: str) -> Sequence[Mapping[str, Any]]:
+    """Return the pods of the gateways of an installation that run.
+
+    Raises:
+        ClusterFailed: there are none, or they cannot be listed.
+    """
     selector = f"{PRODUCT},app.kubernetes.io/component=gateway"
     found = await get(cluster, path("api", "v1", "namespaces", system, "pods"), [("labelSelector", selector)])
-    running = [one for one in objects(found, "items") if text(mapping(one, "status"), "phase") == "Running"]
-    paths = [
-        proxied(system, "pods", f"{text(mapping(one, 'metadata'), 'name')}:{port}")
-        for one in running
-        if (port := _admin_port(one)) is not None
+    pods = [
+        one
+        for one in objects(found, "items")
+        if text(mapping(one, "status"), "phase") == "Running" and _port(one, ADMIN) is not None
     ]
-    if not paths:
+    if not pods:
         raise ClusterFailed(
             f"No gateway runs in namespace {system}: --system-namespace names that of the installation."
         )
-    return paths
+    return pods
 
 
-def _admin_port(pod: Any) -> int | None:
+def gateway_path(system: str, pod: Mapping[str, Any], port: str) -> str:
+    """Return the path by which the API server passes requests on to a port of a gateway's pod, by the port's name."""
+    return proxied(system, "pods", f"{text(mapping(pod, 'metadata'), 'name')}:{_port(pod, port) or port}")
+
+
+def _port(pod: Mapping[str, Any], name: str) -> int | None:
     for container in objects(mapping(pod, "spec"), "containers"):
         for port in objects(container, "ports"):
-            if text(port, "name") == _ADMIN:
+            if text(port, "name") == name:
                 return integer(port, "containerPort")
     return None
 

@@ -18,6 +18,7 @@ from hooks.kube.objects import Key, Object, Objects
 from hooks.kube.pods import ContainerPort, declared_ports, is_tcp
 from hooks.kube.selectors import InvalidSelector, Selector
 from hooks.kube.unstructured import integer, mapping, objects, text, texts, time
+from hooks.observation.drills import Reading
 from hooks.observation.readings import Readings
 from hooks.protocol import SyncRequest
 
@@ -219,6 +220,8 @@ class Observation:
     """Specification, validated, or the error that says what is wrong with it."""
     readings: Readings | None = None
     """Metrics and pods that were read for this request; None where nothing was read."""
+    drills: tuple[Reading, ...] | None = None
+    """What gateways reported of their drills in the last two rounds, the newest first; None where none is asked."""
 
     @classmethod
     def of(cls, request: SyncRequest, defaults: InstallDefaults) -> Self:

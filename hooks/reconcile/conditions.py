@@ -6,7 +6,9 @@ from typing import Final
 from hooks import reasons
 from hooks.api.metrics import MetricSpec
 from hooks.api.model_deployment import ModelDeploymentSpec
+from hooks.backends import proof
 from hooks.backends.policies import MAX_TOLD, Refusal
+from hooks.backends.proof import Verdict
 from hooks.backends.readiness import Readiness
 from hooks.kube.unstructured import mapping, text
 from hooks.observation.conditions import Condition
@@ -31,6 +33,7 @@ class ModelConditions:
     local_ready: Condition
     metrics_available: Condition
     offloading: Condition
+    offload_ready: Condition
     policy_satisfied: Condition
     synced: Condition
     ready: Condition
@@ -44,6 +47,7 @@ class ModelConditions:
             self.local_ready,
             self.metrics_available,
             self.offloading,
+            self.offload_ready,
             self.policy_satisfied,
             registered,
             self.synced,
@@ -105,6 +109,14 @@ def offloading(split: Split) -> Condition:
     return Condition("Offloading", "True" if split.percentage > 0 else "False", split.reason, split.message)
 
 
+def offload_ready(split: Split, verdict: Verdict) -> Condition:
+    """Return the condition OffloadReady: whether the remote backend would serve a request if it got one now.
+
+    It is False where no request may ever reach a remote backend, for the reason why that is so.
+    """
+    return verdict.condition if split.remote else Condition(proof.TYPE, "False", split.reason, split.message)
+
+
 def policy_satisfied(spec: ModelDeploymentSpec, refused: tuple[Refusal, ...]) -> Condition:
     """Return the condition PolicySatisfied: whether every policy allows the remote backend."""
     if not spec.policies:
@@ -130,6 +142,7 @@ def ready(
     *,
     serving: bool,
     deleting: bool,
+    remote_alone: Verdict | None = None,
     local_only: bool = False,
 ) -> Condition:
     """Return the condition Ready, which sums up the others.
@@ -140,6 +153,8 @@ def ready(
         synced: the condition Synced; the same.
         serving: whether requests are served, locally or remotely.
         deleting: whether the ModelDeployment is being deleted.
+        remote_alone: what drills say of the remote backend, where no request can be served locally; None where one can.
+            A backend that is known to fail makes the model not ready.
         local_only: whether nothing but the remote backend is unresolved. The model is then ready if it is served
             locally.
     """
@@ -155,6 +170,12 @@ def ready(
     if not serving:
         message = "No local replica is ready and nothing is offloaded: requests fail."
         return Condition("Ready", "False", reasons.NO_BACKEND, message)
+    if remote_alone is not None and remote_alone.fails:
+        message = f"No request can be served locally, and the remote backend fails. {remote_alone.message}"
+        return Condition("Ready", "False", reasons.REMOTE_FAILS, message)
+    if remote_alone is not None and remote_alone.status == "False":
+        message = f"Requests are served by the remote backend alone, and it may fail. {remote_alone.message}"
+        return Condition("Ready", "True", reasons.SERVING, message)
     if local_only:
         message = f"Requests are served by the local replicas alone. {refs_resolved.message}"
         return Condition("Ready", "True", reasons.SERVING, message)

@@ -19,6 +19,7 @@ from hooks.platform.registration import Registration
 from hooks.protocol import FinalizeResponse, SyncResponse
 from hooks.reconcile.assessment import Assessment
 from hooks.reconcile.conditions import ModelConditions
+from hooks.reconcile.drill_record import DrillRecord
 from hooks.reconcile.resync import resync_after
 from hooks.reconcile.status import MetricStanding, StatusContent, build_status
 
@@ -43,9 +44,11 @@ class SyncDecision:
     """Record of the metrics' windows, steps and trials for the next sync."""
     metrics: tuple[MetricStanding, ...] = ()
     period: float | None = None
-    """Seconds after which metrics are read again; None when none is read."""
+    """Seconds after which metrics or the gateways' drills are read again; None when none is read."""
     assessment: Assessment | None = field(default=None, repr=False)
     """What the decision follows from; None while the specification is not in force."""
+    drill: DrillRecord | None = None
+    """Record of the last drill by hand."""
 
     def response(self, registration: Registration) -> SyncResponse:
         """Return the response, for the registration as it is after its task."""
@@ -56,6 +59,7 @@ class SyncDecision:
             self.memory,
             self.metrics,
             registration.status_fields,
+            self.drill,
         )
         return SyncResponse(
             status=build_status(content, self.parent, now=self.now),
@@ -90,7 +94,9 @@ class FinalizeDecision:
         previous = Previous.of(parent)
         message = text(mapping(parent.status, "offloading"), "message")
         split = Split(previous.percentage or 0, previous.reason, message)
-        content = StatusContent((*conditions, ready), split, platform_fields=registration.status_fields)
+        content = StatusContent(
+            (*conditions, ready), split, platform_fields=registration.status_fields, drill=DrillRecord.of(parent)
+        )
         return FinalizeResponse(
             status=build_status(content, parent, now=self.now),
             children=(),

@@ -13,13 +13,16 @@ from datetime import datetime
 from hooks import reasons
 from hooks.api.common import InvalidObject
 from hooks.api.model_deployment import ModelDeploymentSpec
+from hooks.backends import proof
 from hooks.backends.local import Local, metric_port, missing_references, pod_port
 from hooks.backends.policies import missing_policies
+from hooks.backends.proof import Verdict
 from hooks.backends.remote import Remote
 from hooks.errors import NotAccepted
 from hooks.kube.unstructured import integer
 from hooks.observation.conditions import Condition
 from hooks.observation.observation import CORE, Observation, Unresolved
+from hooks.offloading.rules import behavior
 from hooks.platform import registration
 from hooks.platform.ownership import desired_model
 from hooks.platform.registration import Registration
@@ -29,10 +32,11 @@ from hooks.reconcile.assessment import Assessment, assess
 from hooks.reconcile.children import ResolvedSpec, make_children
 from hooks.reconcile.conditions import ModelConditions
 from hooks.reconcile.decision import FinalizeDecision, SyncDecision
+from hooks.reconcile.drill_record import DrillRecord, next_record
 from hooks.reconcile.last_applied import find_last_applied
 from hooks.reconcile.last_gate import check_children
 from hooks.reconcile.not_accepted import keep_last_applied
-from hooks.reconcile.resync import RESYNC_SECONDS, metrics_period
+from hooks.reconcile.resync import RESYNC_SECONDS, drills_period, metrics_period, shorter
 from hooks.reconcile.synced import CHILD_DEADLINE, Comparison, compare
 
 
@@ -125,23 +129,47 @@ def _decide(observation: Observation, now: datetime, account: str | None, *, rec
         "metricPort": metric_port(spec, assessment.workload, observation),
     }
     course = assessment.decision.course
+    proven = _proven(observation, now)
     return SyncDecision(
         parent=parent,
         now=now,
         children=children,
-        conditions=_conditions(assessment, unresolved, comparison),
+        conditions=_conditions(assessment, unresolved, comparison, proven),
         split=split,
         ports=ports,
         registration=_registration(assessment, ports, comparison, account, now, recheck=recheck),
         instants=(assessment.decision.next_instant, comparison.next_instant),
         memory=course.memory,
         metrics=conditions.standings(assessment.metrics, facts.measures, course),
-        period=metrics_period(facts.measures, course),
+        period=shorter(
+            metrics_period(facts.measures, course),
+            drills_period(observation.drills, proven) if split.remote else None,
+        ),
         assessment=assessment,
+        drill=next_record(
+            DrillRecord.of(parent),
+            behavior(spec).override,
+            split,
+            proven,
+            observation.drills[0].drills if observation.drills else (),
+            now=now,
+        ),
     )
 
 
-def _conditions(assessment: Assessment, unresolved: tuple[Unresolved, ...], comparison: Comparison) -> ModelConditions:
+def _proven(observation: Observation, now: datetime) -> Verdict:
+    """Return what the gateways' drills say of the remote backend."""
+    if observation.drills is None:
+        return proof.NOT_ASKED
+    held = observation.parent.held
+    ready = held.get("Ready")
+    failed = ready is not None and ready.reason == reasons.REMOTE_FAILS
+    return proof.settled(observation.drills, held.get(proof.TYPE), now, failed=failed)
+
+
+def _conditions(
+    assessment: Assessment, unresolved: tuple[Unresolved, ...], comparison: Comparison, proven: Verdict
+) -> ModelConditions:
     facts, split = assessment.facts, assessment.decision.split
     accepted = Condition("Accepted", "True", reasons.ACCEPTED, "The specification is in force.")
     refs_resolved = conditions.references_resolved(unresolved)
@@ -152,6 +180,7 @@ def _conditions(assessment: Assessment, unresolved: tuple[Unresolved, ...], comp
         local_ready=conditions.local_ready(facts.readiness),
         metrics_available=conditions.metrics_available(assessment.metrics, facts.measures),
         offloading=conditions.offloading(split),
+        offload_ready=conditions.offload_ready(split, proven),
         policy_satisfied=conditions.policy_satisfied(facts.spec, facts.refusals),
         synced=synced,
         ready=conditions.ready(
@@ -159,6 +188,7 @@ def _conditions(assessment: Assessment, unresolved: tuple[Unresolved, ...], comp
             refs_resolved,
             synced,
             serving=facts.readiness.is_ready or split.percentage > 0,
+            remote_alone=None if facts.readiness.is_ready and split.local else proven,
             deleting=facts.observation.parent.deleting,
             local_only=bool(unresolved) and all(one.reason in reasons.NOWHERE_TO_OFFLOAD for one in unresolved),
         ),

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from hooks import names, reasons
+from hooks.backends import proof
 from hooks.backends.readiness import Readiness, readiness
 from hooks.errors import NotAccepted
 from hooks.kube.objects import Object
@@ -21,6 +22,7 @@ from hooks.reconcile import conditions
 from hooks.reconcile.children import KINDS, last_applied_split, with_readiness
 from hooks.reconcile.conditions import ModelConditions
 from hooks.reconcile.decision import SyncDecision
+from hooks.reconcile.drill_record import DrillRecord
 from hooks.reconcile.last_applied import last_applied
 from hooks.reconcile.related import name_in_namespace
 from hooks.reconcile.synced import compare
@@ -78,6 +80,7 @@ def keep_last_applied(
             local_ready=_not_evaluated("LocalReady") if ready is None else conditions.local_ready(ready),
             metrics_available=_not_evaluated("MetricsAvailable"),
             offloading=conditions.offloading(split),
+            offload_ready=_not_evaluated(proof.TYPE),
             policy_satisfied=_not_evaluated("PolicySatisfied"),
             synced=synced,
             ready=conditions.ready(accepted, refs_resolved, synced, serving=True, deleting=parent.deleting),
@@ -88,6 +91,7 @@ def keep_last_applied(
         registration=registration.unchanged(PARENT_KIND, parent, account=account),
         instants=(deadline if is_waiting else None, override_end, comparison.next_instant),
         memory=Previous.of(parent).memory,
+        drill=DrillRecord.of(parent),
     )
 
 

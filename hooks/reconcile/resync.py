@@ -6,15 +6,20 @@ from fractions import Fraction
 from typing import Final
 
 from hooks import reasons
+from hooks.backends.proof import Verdict
 from hooks.kube.jitter import jittered
+from hooks.observation.drills import Reading
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NOTHING, Course
 from hooks.offloading.measures import Measured, Missing
 
 RESYNC_SECONDS: Final = 30.0
-"""Seconds between two syncs of a model whose metrics are all far below their targets."""
+"""Seconds between two syncs of a model whose metrics are all far below their targets, and of one without metrics that
+may be offloaded."""
 NEAR_SECONDS: Final = 15.0
 """Seconds between two syncs of any other model with metrics. Metrics are no fresher than that."""
+SOON_SECONDS: Final = 10.0
+"""Seconds until the next sync of a model whose drills may be confirmed by it. Gateways are asked no sooner again."""
 NEAR: Final = Fraction(3, 4)
 """Ratio from which on a metric is near its target."""
 JITTER: Final = 0.1
@@ -32,6 +37,18 @@ def metrics_period(measures: tuple[Measured | Missing, ...], course: Course) -> 
     return RESYNC_SECONDS if far and course.memory == NOTHING else NEAR_SECONDS
 
 
+def drills_period(readings: tuple[Reading, ...] | None, proven: Verdict) -> float | None:
+    """Return the seconds after which gateways are asked again what their drills found; None when none is asked."""
+    if readings is None:
+        return None
+    return SOON_SECONDS if proven.awaits else RESYNC_SECONDS
+
+
+def shorter(one: float | None, other: float | None) -> float | None:
+    """Return the shorter of two periods, of which None is none."""
+    return min((period for period in (one, other) if period is not None), default=None)
+
+
 def resync_after(
     instants: Iterable[datetime | None], period: float | None, platform: float | None, parent: Parent, *, now: datetime
 ) -> float | None:
@@ -42,7 +59,7 @@ def resync_after(
 
     Args:
         instants: moments at which the response may change by itself.
-        period: seconds between two readings of the metrics; None when none is read.
+        period: seconds between two readings of the metrics or of the gateways' drills; None when none is read.
         platform: seconds until there may be a task on the platform; None when there will be none.
         parent: the ModelDeployment, whose uid spreads the readings of different models.
         now: the present.

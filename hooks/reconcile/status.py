@@ -17,6 +17,7 @@ from hooks.observation.conditions import Condition, condition_as_written
 from hooks.observation.observation import Parent
 from hooks.offloading.hysteresis import NEVER_FAILED, NOTHING, Memory
 from hooks.offloading.rules import Previous, Split
+from hooks.reconcile.drill_record import DrillRecord
 
 SKEW: Final = timedelta(minutes=1)
 """How far the clock of another replica may be ahead of ours. A `since` within it is kept, because samples of metrics
@@ -46,6 +47,8 @@ class StatusContent:
     metrics: tuple[MetricStanding, ...] = ()
     platform_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields about the platform, as `Registration.status_fields` has them."""
+    drill: DrillRecord | None = None
+    """Record of the last drill by hand."""
 
 
 def build_status(content: StatusContent, parent: Parent, *, now: datetime) -> Object:
@@ -87,4 +90,6 @@ def _offloading(content: StatusContent, parent: Parent, now: datetime) -> Object
         offloading["attempts"] = {"supported": memory.attempts.supported, "blind": memory.attempts.blind}
     if content.metrics:
         offloading["metrics"] = [standing._asdict() for standing in content.metrics]
+    if content.drill is not None:
+        offloading["drill"] = content.drill.as_status()
     return offloading

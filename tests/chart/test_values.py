@@ -44,6 +44,7 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "config.metricInformer.type": (f"--set={PROMETHEUS}.address=p:9090",),
     "beamlitApiTokenExistingSecret": (f"--set=beamlitApiToken={TOKEN}",),
     "beamlitBaseUrl": (f"--set=beamlitApiToken={TOKEN}",),
+    "config.proxyService.adminAddress": ("--set=installBeamlitGateway=false",),
     "config.proxyService.adminPort": ("--set=installBeamlitGateway=false",),
     "config.proxyService.name": ("--set=installBeamlitGateway=false",),
     "config.proxyService.namespace": ("--set=installBeamlitGateway=false",),
@@ -73,6 +74,7 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 SAMPLES: Final[Mapping[str, Any]] = {
     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
     "address": "http://other.example:9090",
+    "config.proxyService.adminAddress": "gateways.example:8081",
     "allowedNamespaces": ["default"],
     "beamlitApiToken": TOKEN,
     "beamlitBaseUrl": "https://other.example",

@@ -140,7 +140,7 @@ def test_fits_into_a_client_side_apply(crd: dict[str, Any]) -> None:
 
 
 def test_printer_columns() -> None:
-    """`kubectl get md` shows model, readiness, percentage, reason and age."""
+    """`kubectl get md` shows model, readiness, percentage, reason, whether the remote backend is proven, and age."""
     (version,) = CRDS["deployment.beamlit.com_modeldeployments.yaml"]["spec"]["versions"]
     columns = {column["name"]: column["jsonPath"] for column in version["additionalPrinterColumns"]}
     assert columns == {
@@ -148,6 +148,7 @@ def test_printer_columns() -> None:
         "Ready": '.status.conditions[?(@.type=="Ready")].status',
         "Offloaded": ".status.offloading.percentage",
         "Reason": ".status.offloading.reason",
+        "OffloadReady": '.status.conditions[?(@.type=="OffloadReady")].status',
         "Age": ".metadata.creationTimestamp",
     }
 
@@ -626,6 +627,13 @@ STATUS: Final = {
         "claim": "Blind",
         "attempts": {"supported": 1, "blind": 3},
         "metrics": [{"name": "cpu", "type": "Resource", "state": "Below"}],
+        "drill": {
+            "percentage": 20,
+            "since": TIME,
+            "until": TIME,
+            "outcome": "Passed",
+            "message": "The remote backend has served.",
+        },
     },
     "servingPort": 8000,
     "metricPort": 9090,

@@ -569,5 +569,5 @@ def test_short_name_and_columns(installed: ControlPlane) -> None:
     """`kubectl get md` shows the columns that users look for first."""
     installed.apply(ORIGINAL[0] | {"metadata": {"name": "columns", "namespace": NAMESPACE}})
     header, row = installed.kubectl("get", "md", "columns", "-n", NAMESPACE).splitlines()
-    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "OFFLOADREADY", "AGE"]
     assert row.split()[:2] == ["columns", ORIGINAL[0]["spec"]["model"]]

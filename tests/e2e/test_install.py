@@ -84,7 +84,7 @@ def test_the_commands_of_the_documentation(carried: Installation) -> None:
         assert (response.status, response.backend) == (200, "local"), response
         assert "tiny-local" in response.body
     header, *rows = plane.kubectl("get", "modeldeployments").splitlines()
-    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "OFFLOADREADY", "AGE"]
     # The metric of demo comes from a file on one machine; no source has it here.
     reasons = {"demo": "MetricsMissing"}
     assert [row.split()[:5] for row in rows] == [

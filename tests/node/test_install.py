@@ -137,7 +137,7 @@ def test_the_commands_of_the_readme(applied: Release) -> None:
     its pod is."""
     applied.cluster.wait("condition=LocalReady", f"modeldeployment/{MODEL}")
     header, *rows = applied.cluster.kubectl("get", "modeldeployments").splitlines()
-    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "READY", "OFFLOADED", "REASON", "OFFLOADREADY", "AGE"]
     assert [row.split()[:5] for row in rows] == [[MODEL, "tiny-remote", "True", "0", "Local"]]
 
 

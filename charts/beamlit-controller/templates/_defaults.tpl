@@ -83,7 +83,8 @@
         "namespace": "",
         "name": "",
         "port": 80,
-        "adminPort": 8081
+        "adminPort": 8081,
+        "adminAddress": ""
       },
       "hooks": {},
       "gateway": {}

@@ -282,7 +282,7 @@ spec:
 {{- $_ := set $remote "authConfig" ($auth | empty | ternary nil $auth) -}}
 {{- $service := $given.proxyService -}}
 {{- if .Values.installBeamlitGateway -}}
-{{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 -}}
+{{- $service = dict "namespace" .Release.Namespace "name" (printf "%s-gateway" (include "beamlit.fullname" .)) "port" .Values.gateway.service.port "adminPort" 8081 "adminAddress" (printf "%s-gateway-admin.%s.svc.%s:8081" (include "beamlit.fullname" .) .Release.Namespace (include "beamlit.clusterDomain" .)) -}}
 {{- end -}}
 {{- $gateway := merge (dict "lameDuckSeconds" .Values.gateway.lameDuckSeconds "drainSeconds" .Values.gateway.drainSeconds "install" (printf "%s/%s" .Release.Namespace .Release.Name)) $given.gateway -}}
 {{- $memory := include "beamlit.bytes" ((((.Values.gateway.resources | default dict).limits | default dict).memory) | default "") -}}

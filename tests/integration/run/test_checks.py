@@ -51,24 +51,24 @@ class TestStateFolder:
 
     def test_copied_once(self, tmp_path: Path) -> None:
         """A second start keeps what the user edited and does not bring back what the user removed."""
-        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        folder = prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=False)
         original = (ROOT / "examples/manifests/demo.yaml").read_text()
         assert (folder.manifests / "demo.yaml").read_text() == original
         (folder.manifests / "demo.yaml").write_text("# mine\n")
         (folder.manifests / "demo-server.yaml").unlink()
         folder.lock.close()
-        again = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        again = prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=False)
         again.lock.close()
         assert (folder.manifests / "demo.yaml").read_text() == "# mine\n"
         assert not (folder.manifests / "demo-server.yaml").exists()
 
     def test_reset(self, tmp_path: Path) -> None:
         """A reset brings the examples back and removes nothing outside the folders that `make run` writes."""
-        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        folder = prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=False)
         (folder.manifests / "mine.yaml").write_text("# mine\n")
         (tmp_path / "notes.txt").write_text("mine")
         folder.lock.close()
-        prepare(tmp_path, local=9101, remote=9102, reset=True).lock.close()
+        prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=True).lock.close()
         assert not (folder.manifests / "mine.yaml").exists()
         assert (folder.manifests / "demo.yaml").exists()
         assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -77,30 +77,31 @@ class TestStateFolder:
         """A reset refuses a folder that is not of `make run`."""
         (tmp_path / "objects").mkdir()
         with pytest.raises(StateError, match="--reset empties state folders"):
-            prepare(tmp_path, local=9101, remote=9102, reset=True)
+            prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=True)
         assert (tmp_path / "objects").exists()
 
     def test_ports_move(self, tmp_path: Path) -> None:
-        """The addresses of the model servers follow their ports, even when the two ports change places."""
-        folder = prepare(tmp_path, local=9102, remote=9101, reset=False)
+        """The addresses of the model servers and of the admin port follow their ports, even when two change places."""
+        folder = prepare(tmp_path, local=9102, remote=9101, admin=8081, reset=False)
         assert "host: 127.0.0.1:9101" in (folder.manifests / "demo.yaml").read_text()
         assert 'host: "127.0.0.1:9101"' in folder.config.read_text()
         assert folder.resolve()[0] == "demo-local.default.svc.cluster.local:80=127.0.0.1:9102"
         folder.lock.close()
-        prepare(tmp_path, local=5001, remote=5002, reset=False).lock.close()
+        prepare(tmp_path, local=5001, remote=5002, admin=5003, reset=False).lock.close()
         assert "host: 127.0.0.1:5002" in (folder.manifests / "demo.yaml").read_text()
+        assert 'adminAddress: "127.0.0.1:5003"' in folder.config.read_text()
 
     def test_one_at_a_time(self, tmp_path: Path) -> None:
         """A second start on the same folder is refused."""
-        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        folder = prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=False)
         with pytest.raises(StateError, match="Another `make run` uses"):
-            prepare(tmp_path, local=9101, remote=9102, reset=True)
+            prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=True)
         assert folder.config.exists()
         folder.lock.close()
 
     def test_broken_workloads(self, tmp_path: Path) -> None:
         """A workloads.yaml that cannot be used gives an error of one line, and a missing one gives none."""
-        folder = prepare(tmp_path, local=9101, remote=9102, reset=False)
+        folder = prepare(tmp_path, local=9101, remote=9102, admin=8081, reset=False)
         folder.workloads.write_text("resolve: [1]\n")
         with pytest.raises(StateError, match="resolve must be a list"):
             folder.resolve()
@@ -119,7 +120,7 @@ class TestStateFolder:
         """A state folder that is a file is refused."""
         (tmp_path / "file").write_text("")
         with pytest.raises(StateError, match="cannot be used"):
-            prepare(tmp_path / "file", local=9101, remote=9102, reset=False)
+            prepare(tmp_path / "file", local=9101, remote=9102, admin=8081, reset=False)
 
 
 STUBBORN = """

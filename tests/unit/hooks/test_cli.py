@@ -151,7 +151,7 @@ def test_what_only_a_cluster_could_tell(tmp_path: Path) -> None:
     status, _, lines = rendered(tmp_path, model_deployment())
     assert status == 0
     assert {line.partition(": ")[2].partition("=")[0] for line in lines[:-1]} == {"RefsResolved", "LocalReady"}
-    assert lines[-1] == "hooks: no cluster was asked, so nothing is said of Synced, Ready and Registered."
+    assert lines[-1] == "hooks: no cluster was asked, so nothing is said of OffloadReady, Synced, Ready and Registered."
 
 
 def test_another_version(tmp_path: Path) -> None:

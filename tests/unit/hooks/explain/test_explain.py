@@ -19,6 +19,7 @@ from hooks.explain.rule_verdicts import _WHY_NOT, Verdict
 from hooks.explain.text import as_text, percent
 from hooks.kube.pods import Pod
 from hooks.kube.quantities import Quantity, parse
+from hooks.observation.drills import Drill
 from hooks.observation.readings import Reading, Readings, Unread
 from hooks.offloading.rules import RULES
 from hooks.protocol import SyncResponse
@@ -55,6 +56,7 @@ def explained(cluster: Cluster) -> Explanation:
     observation = builders.observation(
         cluster.parent,
         readings=None if cluster.values is None else readings(*cluster.values, now=cluster.now),
+        drills=cluster.drills,
         children=cluster.children,
         related=cluster.related,
         defaults=cluster.defaults,
@@ -461,3 +463,24 @@ def test_no_secret_is_shown() -> None:
     )
     assert "InlineSecret" in as_text(explanation)
     assert "s3cr3t" not in as_text(explanation) + str(as_document(explanation))
+
+
+def test_what_drills_found() -> None:
+    """The explanation has the condition OffloadReady and what each gateway found; without gateways it has neither."""
+    cluster = Cluster(model_deployment(), related=[workload()])
+    assert "Drills" not in as_text(explained(cluster))
+    assert as_document(explained(cluster))["offloadReady"] is None
+    refused = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 4, NOW)
+    cluster.drill(refused)
+    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1, by_traffic=True), refused, refused)
+    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1, by_traffic=True), refused, refused)
+    lines = as_text(explained(cluster)).splitlines()
+    first = lines.index("Drills of the remote backend: OffloadReady=False (TokenRefused)")
+    assert lines[first + 1 : first + 4] == [
+        "  Correct the client secret.",
+        "  a gateway: ConnectFailed by a client's request.",
+        "  a gateway: TokenRefused by a drill, 30 s ago, 4 in a row. Correct the client secret.",
+    ]
+    document = as_document(explained(cluster))
+    assert document["offloadReady"]["reason"] == "TokenRefused"
+    assert [one["by"] for one in document["drills"]] == ["traffic", "drill", "drill"]

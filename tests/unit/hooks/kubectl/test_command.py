@@ -92,6 +92,9 @@ def test_a_split_is_set_and_cleared(cluster: Recorded, capsys: pytest.CaptureFix
         (("split", "demo", "--clear", "--for", "10m"), "leave the percentage, --for and --force out"),
         (("decisions", "demo", "--limit", "0"), "must be a whole number from 1 to 1000"),
         (("explain", "demo", "--prometheus", "ftp://x"), "must be host:port or an http or https URL"),
+        (("drill", "demo", "--percentage", "20"), "give --for too"),
+        (("drill", "demo", "--percentage", "0", "--for", "2m"), "must be from 1 to 100"),
+        (("drill", "demo", "--for", "0s"), "--for '0s' is not a time between one second and 366 days"),
     ],
 )
 def test_arguments_that_cannot_be_used(

@@ -8,7 +8,7 @@ from hooks.kubectl.completion import candidates, wants_names
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ([], ["status", "explain", "decisions", "split"]),
+        ([], ["status", "explain", "decisions", "split", "drill"]),
         (["s"], ["status", "split"]),
         (["explain", ""], ["demo", "default"]),
         (["explain", "dem"], ["demo"]),
@@ -16,6 +16,8 @@ from hooks.kubectl.completion import candidates, wants_names
         (["explain", "-n", "a", ""], ["demo", "default"]),
         (["explain", "--output", ""], ["table", "text", "json"]),
         (["split", "demo", ""], []),
+        (["drill", ""], ["demo", "default"]),
+        (["drill", "demo", "--p"], ["--percentage"]),
         (["split", "demo", "30", "--fo"], ["--for", "--force"]),
         (["split", "demo", "30", "--for", "1"], ["10m", "1h"]),
         (["decisions", "-"], None),

@@ -12,6 +12,7 @@ from hooks.explain import Explanation, explain
 from hooks.kube.objects import Object
 from hooks.kubectl import live, requests
 from hooks.kubectl.cluster import Query, Refused, failure
+from hooks.kubectl.drills import ProxiedGateways
 from hooks.settings import Settings
 from tests import builders
 from tests.builders import NAMESPACE
@@ -29,6 +30,7 @@ class Recorded:
     def __init__(self, found: Mapping[str, Any]) -> None:
         self._found = found
         self.asked: list[str] = []
+        self.sent: list[bytes] = []
 
     async def raw(self, path: str, query: Query = ()) -> bytes:
         """Return what is recorded of a path, with its query or without; raise the error that is recorded, or that
@@ -39,6 +41,11 @@ class Recorded:
         if isinstance(content, Exception):
             raise content
         return content if isinstance(content, bytes) else orjson.dumps(content)
+
+    async def post(self, path: str, content: bytes) -> bytes:
+        """Return what is recorded of a path, whatever is sent."""
+        self.sent.append(content)
+        return await self.raw(path)
 
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
         """Change nothing."""
@@ -173,3 +180,27 @@ async def test_requests_of_all_gateways() -> None:
     found[f"{where}/g2:8081/proxy/decisions"] = {"decisions": pages[1]}
     assert [one["request_id"] for one in await anext(stream)] == ["d"]
     assert await anext(stream) == []
+
+
+async def test_drills_of_all_gateways() -> None:
+    """What the gateways found is read through the API server, and one that cannot be asked is left out."""
+    where = f"{NAMESPACES}/beamlit-system/pods"
+    entry = {"namespace": NAMESPACE, "name": "demo", "reason": "TokenRefused", "message": "Correct the secret."}
+    found: dict[str, Any] = {
+        where: {"items": [gateway("g1"), gateway("g2")]},
+        f"{where}/g1:8081/proxy/drills": {"gateway": "g1", "drills": [entry]},
+        f"{where}/g2:8081/proxy/drills": b"404 page not found",
+    }
+    source = ProxiedGateways(Recorded(found), "beamlit-system")
+    newest, older = await source.readings((NAMESPACE, "demo"))
+    assert newest == older
+    assert [drill.message for drill in newest.drills] == ["Correct the secret."]
+    found[f"{where}/g1:8081/proxy/drills"] = forbidden("get", "pods/proxy")
+    found[f"{where}/g2:8081/proxy/drills"] = forbidden("get", "pods/proxy")
+    unread = (await source.readings((NAMESPACE, "demo")))[0].unread
+    assert unread is not None
+    assert "kubectl auth can-i get pods --subresource=proxy" in unread.message
+    found[where] = {"items": []}
+    unread = (await source.readings((NAMESPACE, "demo")))[0].unread
+    assert unread is not None
+    assert "No gateway runs in namespace beamlit-system" in unread.message

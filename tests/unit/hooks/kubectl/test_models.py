@@ -40,19 +40,33 @@ def test_the_status_of_models() -> None:
     override = {"percentage": 30, "until": "2026-03-01T12:10:00Z"}
     ended = {"percentage": 30, "until": "2026-03-01T12:00:00Z"}
     found = [item(override=override), item("b", ready="False"), item("ended", override=ended)]
+    found[0]["status"]["conditions"].append({"type": "OffloadReady", "status": "True", "reason": "Proven"})
     new = {"metadata": {"namespace": "default", "name": "new"}}
     table = models.status_table([Model.of(one, NOW) for one in (*found, new)], NOW, namespaces=False)
     assert table.splitlines() == [
-        "NAME    READY   REMOTE   REASON          SINCE   OVERRIDE",
-        "demo    True    25 %     MetricReached   1 h     30 % for 10 min",
-        "b       False   25 %     MetricReached   1 h     -",
-        "ended   True    25 %     MetricReached   1 h     -",
-        "new     -       -        -               -       -",
+        "NAME    READY   REMOTE   REASON          SINCE   OVERRIDE          OFFLOADREADY",
+        "demo    True    25 %     MetricReached   1 h     30 % for 10 min   True",
+        "b       False   25 %     MetricReached   1 h     -                 -",
+        "ended   True    25 %     MetricReached   1 h     -                 -",
+        "new     -       -        -               -       -                 -",
         "",
         "team-a/b: It is as it should be.",
     ]
     table = models.status_table([Model.of(new, NOW)], NOW, namespaces=True)
     assert table.splitlines()[0].split()[:2] == ["NAMESPACE", "NAME"]
+
+
+def test_the_status_of_a_remote_backend() -> None:
+    """What is wrong with a remote backend stands below the table once, and a model without one has nothing wrong."""
+    failing = {"type": "OffloadReady", "status": "False", "reason": "TokenRefused", "message": "Correct the secret."}
+    found = [item("a"), item("b", ready="False"), item("c")]
+    found[0]["status"]["conditions"].append(failing)
+    found[1]["status"]["conditions"].append(failing | {"message": "It is as it should be."})
+    found[2]["status"]["conditions"].append(failing | {"reason": "MetricReached"})
+    lines = models.status_table([Model.of(one, NOW) for one in found], NOW, namespaces=False).splitlines()
+    assert lines[-2:] == ["team-a/a: Correct the secret.", "team-a/b: It is as it should be."]
+    shown = Model.of(found[0], NOW).as_json()
+    assert (shown["offloadReady"], shown["remoteProblem"]) == ("False", "Correct the secret.")
 
 
 def test_the_status_as_json() -> None:
@@ -68,6 +82,8 @@ def test_the_status_as_json() -> None:
         "since": "2026-03-01T11:00:00Z",
         "override": {"percentage": 30, "until": "2026-03-01T12:10:00Z", "mode": "Force"},
         "problem": None,
+        "offloadReady": None,
+        "remoteProblem": None,
     }
     assert set(Model.of({"metadata": {}, "status": "odd"}, NOW).as_json().values()) == {"", None}
 
@@ -88,19 +104,19 @@ def test_what_is_no_length_of_time(written: str) -> None:
         models.duration(written)
 
 
-@given(st.integers(0, 100), st.integers(1, 31_622_400), st.booleans())
-def test_an_override_is_accepted_and_ends(percentage: int, seconds: int, force: bool) -> None:
+@given(st.integers(0, 100), st.integers(1, 31_622_400), st.sampled_from(["Normal", "Force", "Drill"]))
+def test_an_override_is_accepted_and_ends(percentage: int, seconds: int, mode: str) -> None:
     """What the patch makes of a model is accepted by the API, and the override lasts as long as it should."""
     until = NOW + timedelta(seconds=seconds)
-    patch = models.override_patch(percentage, until, force=force)
+    patch = models.override_patch(percentage, until, mode)
     patched = builders.model_deployment()
     patched["spec"] = {**patched["spec"], **patch["spec"]}
     configured = ModelDeployment.read(patched).spec.offloading_config
     assert configured is not None
     override = configured.behavior.override
     assert override is not None
-    assert (override.percentage, override.until, override.mode) == (percentage, until, "Force" if force else "Normal")
-    assert models.override_of(patched, NOW) == models.Override(percentage, until, force)
+    assert (override.percentage, override.until, override.mode) == (percentage, until, mode)
+    assert models.override_of(patched, NOW) == models.Override(percentage, until, mode)
     assert models.override_of(patched, until) is None
     assert models.has_override(patched)
     assert not models.has_override(builders.model_deployment())

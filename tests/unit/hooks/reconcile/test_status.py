@@ -29,6 +29,7 @@ TYPES = [
     "LocalReady",
     "MetricsAvailable",
     "Offloading",
+    "OffloadReady",
     "PolicySatisfied",
     "Registered",
     "Synced",
@@ -38,7 +39,7 @@ METRIC = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Ut
 
 
 def test_every_condition_is_always_there() -> None:
-    """A status always has the nine conditions in the same order, accepted or not."""
+    """A status always has the ten conditions in the same order, accepted or not."""
     for parent in (model_deployment(), model_deployment(model=None)):
         assert list(conditions(sync(parent, related=[workload()]))) == TYPES
 
@@ -52,6 +53,7 @@ def test_a_healthy_model() -> None:
         "LocalReady": ("True", reasons.REPLICAS_READY),
         "MetricsAvailable": ("True", reasons.NO_METRICS),
         "Offloading": ("False", reasons.LOCAL),
+        "OffloadReady": ("Unknown", reasons.NOT_EVALUATED),
         "PolicySatisfied": ("True", reasons.NO_POLICIES),
         "Registered": ("False", reasons.DISABLED),
         "Synced": ("True", reasons.IN_SYNC),

@@ -1,0 +1,154 @@
+"""Proof that the remote backend would serve a request if it got one now, from what gateways report of their drills.
+
+A verdict is written only when two readings of the gateways give the same one. Hooks keep the last two readings in
+memory and nothing else: after a start, or while the two differ, the condition stays as it is in the status. Of several
+replicas each has readings of its own, and a reading from before the last change of the condition changes nothing. So
+replicas whose readings are of different times do not undo each other's work.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from hooks import reasons
+from hooks.observation.conditions import Condition
+from hooks.observation.drills import Drill, Reading
+from hooks.observation.observation import Held
+
+TYPE: Final = "OffloadReady"
+"""Type of the condition that says it."""
+FAILURES: Final = 3
+"""Failed drills in a row after which a remote backend is known to fail. One may be chance."""
+
+MESSAGES: Final[Mapping[str, str]] = {
+    reasons.PROVEN: "A gateway has reached the remote backend, and it would serve requests.",
+    reasons.NOT_TRIED: "No gateway has tried the remote backend yet.",
+    reasons.NAME_UNKNOWN: "The host name of the remote backend cannot be resolved: correct remoteBackend.host.",
+    reasons.CONNECT_FAILED: "The remote backend cannot be connected to: see that it is up, and that the gateway may"
+    " reach its host and port.",
+    reasons.CERTIFICATE_REFUSED: "The certificate of the remote backend is not accepted: correct remoteBackend.tls, or"
+    " renew the certificate.",
+    reasons.TOKEN_REFUSED: "The token endpoint, or the remote backend, refuses the credentials: correct client id and"
+    " secret.",
+    reasons.CREDENTIAL_MISSING: "The credentials of the remote backend are missing: see that the Secret exists, and has"
+    " its label and keys.",
+    reasons.MODEL_UNKNOWN: "The remote backend does not know the model: correct spec.model.",
+    reasons.FORBIDDEN: "The remote backend does not allow the request: see what the account may use there.",
+}
+"""Sentences for reasons, where a gateway gives none."""
+
+_FATAL: Final = frozenset(
+    {
+        reasons.NAME_UNKNOWN,
+        reasons.CONNECT_FAILED,
+        reasons.CERTIFICATE_REFUSED,
+        reasons.TOKEN_REFUSED,
+        reasons.CREDENTIAL_MISSING,
+    }
+)
+"""Reasons with which no request can be served. A remote backend that does not list the model, or refuses the list, may
+serve it nevertheless."""
+_HELD: Final = frozenset({*MESSAGES, reasons.UNREACHABLE})
+"""Reasons of a condition that stays as it is while nothing else is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What readings say of the remote backend."""
+
+    status: str
+    """Status of the condition: True, False or Unknown."""
+    reason: str
+    message: str
+    fails: bool = False
+    """Whether it is known to fail: no request could be served by it."""
+    awaits: bool = False
+    """Whether another reading may confirm something else, so that one should be taken soon."""
+
+    @property
+    def condition(self) -> Condition:
+        """Return the condition OffloadReady."""
+        return Condition(TYPE, self.status, self.reason, self.message)
+
+
+NOT_ASKED: Final = Verdict(
+    "Unknown",
+    reasons.NOT_EVALUATED,
+    "The gateways are not asked what their drills found: proxyService.adminAddress in the controller's configuration"
+    " says where they are.",
+)
+"""Verdict where no gateway is asked."""
+_NOT_TRIED: Final = Verdict("Unknown", reasons.NOT_TRIED, MESSAGES[reasons.NOT_TRIED])
+
+
+def verdict(reading: Reading) -> Verdict:
+    """Return what one reading says.
+
+    It is False only if every gateway that tried the backend has failed, and Unknown if none has tried it.
+    """
+    if reading.unread is not None:
+        return Verdict("Unknown", reading.unread.reason, reading.unread.message)
+    failed = [drill for drill in reading.drills if not _is_proven(drill)]
+    if not reading.drills:
+        return _NOT_TRIED
+    worst = _most_frequent(failed)
+    if worst is None:
+        return Verdict("True", reasons.PROVEN, MESSAGES[reasons.PROVEN])
+    if len(failed) < len(reading.drills):
+        message = f"At least one gateway reaches the remote backend, and at least one does not: {_message(worst)}"
+        return Verdict("True", reasons.PROVEN, message)
+    fails = all(drill.reason in _FATAL and drill.failures >= FAILURES for drill in failed)
+    return Verdict("False", worst.reason, _message(worst), fails)
+
+
+def settled(readings: tuple[Reading, ...], held: Held | None, now: datetime, *, failed: bool) -> Verdict:
+    """Return the verdict to write.
+
+    Args:
+        readings: the last two readings, the newest first; fewer where there were no more.
+        held: the condition as the status has it; None where it has none.
+        now: the present.
+        failed: whether the remote backend is known to fail by the status.
+    """
+    verdicts = tuple(verdict(reading) for reading in readings)
+    present = _present(held, failed=failed)
+    if not verdicts or len(set(verdicts)) > 1 or len(verdicts) == 1:
+        return _awaiting(present)
+    new = verdicts[0]
+    if held is not None and held.status != new.status and held.reason in _HELD and held.since is not None:
+        # A reading from before the last change knows less than whoever wrote it. Status may have any time in it.
+        late = held.since <= now and any(reading.taken < held.since for reading in readings)
+        return _awaiting(present) if late else new
+    return new
+
+
+def _present(held: Held | None, *, failed: bool) -> Verdict:
+    """Return the verdict that the status has; that nothing was tried where it has none."""
+    if held is None or held.reason not in _HELD:
+        return _NOT_TRIED
+    return Verdict(held.status, held.reason, held.message, failed and held.status == "False")
+
+
+def _awaiting(present: Verdict) -> Verdict:
+    return Verdict(present.status, present.reason, present.message, present.fails, awaits=True)
+
+
+def _is_proven(drill: Drill) -> bool:
+    """Return whether the last that is known of the backend is a success."""
+    if drill.reason == reasons.PROVEN:
+        return True
+    return drill.succeeded is not None and drill.observed is not None and drill.succeeded > drill.observed
+
+
+def _most_frequent(failed: list[Drill]) -> Drill | None:
+    """Return the failure that most gateways report; the same one whatever the order of the gateways is."""
+    if not failed:
+        return None
+    counts = Counter(drill.reason for drill in failed)
+    return min(failed, key=lambda drill: (-counts[drill.reason], drill.reason, drill.message))
+
+
+def _message(drill: Drill) -> str:
+    return drill.message or MESSAGES[drill.reason]

@@ -1,0 +1,240 @@
+"""What would happen to a model without its local replicas, from the cluster: `kubectl beamlit drill`.
+
+Beside what drills of the gateways found it looks at who may not burst, and at how long the remote backend takes to its
+first token: by the last requests that it served, or, in a drill with an override, by requests of its own.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import Any, Final
+
+import orjson
+import yaml
+
+from hooks.api.common import format_time
+from hooks.explain.metrics import span
+from hooks.explain.outage import Check, Outage, State, outage
+from hooks.gatherer import gather
+from hooks.kube.objects import Object
+from hooks.kube.unstructured import mapping, objects, text
+from hooks.kubectl import live, requests
+from hooks.kubectl.cluster import Cluster, ClusterFailed, get, path
+from hooks.kubectl.drills import ProxiedGateways
+from hooks.settings import Settings
+from program import bounded_yaml
+
+RULES_VOLUME: Final = "access-rules"
+"""Name of the volume of a gateway's pod that has the rules for callers."""
+RULES_KEY: Final = "callers.yaml"
+"""Key of that ConfigMap."""
+RULES_CHARACTERS: Final = 1 << 20
+"""Characters of the rules that are read; a ConfigMap has no more."""
+PROBES: Final = 40
+"""Requests that a drill sends itself, at most, until one of them has gone to the remote backend."""
+GRACE: Final = timedelta(seconds=90)
+"""Time after the end of a drill in which hooks write its outcome."""
+_PAUSE_SECONDS: Final = 2.0
+_SHOWN: Final = 8
+"""Number of callers that are named."""
+
+
+async def look(
+    cluster: Cluster, parent: Object, configured: Settings, system: str, report: Callable[[str], None]
+) -> Outage:
+    """Return what would happen to a model if all its local replicas were gone now.
+
+    Args:
+        cluster: the cluster.
+        parent: the ModelDeployment.
+        configured: the configuration of hooks.
+        system: namespace of the installation.
+        report: takes sentences about what could not be read.
+
+    Raises:
+        ClusterFailed: an object that the model refers to cannot be read.
+        hooks.api.common.InvalidObject: a value of the specification cannot be used.
+        hooks.errors.NotAccepted: the specification cannot be in force.
+        hooks.errors.HookError: a sync would respond with an error.
+    """
+    request = await live.request(cluster, parent, report)
+    observation = await gather(
+        request,
+        configured.install_defaults,
+        None,
+        drill_source=ProxiedGateways(cluster, system),
+        seconds=live.DEADLINE_SECONDS,
+    )
+    found = outage(observation, now=datetime.now(UTC))
+    if not found.split.remote:
+        return found
+    route = f"{found.namespace}/{found.name}"
+    checks = await asyncio.gather(callers(cluster, system, route), first_token(cluster, system, route))
+    return found.with_checks(*(check for check in checks if check is not None))
+
+
+async def callers(cluster: Cluster, system: str, route: str) -> Check | None:
+    """Return who may not burst to remote backends, by the rules for callers; None where there are none."""
+    try:
+        name = next((name for pod in await requests.gateway_pods(cluster, system) if (name := _rules(pod))), "")
+        if not name:
+            return None
+        found = await get(cluster, path("api", "v1", "namespaces", system, "configmaps", name))
+    except ClusterFailed as exc:
+        return Check("callers", State.NOTE, f"It is not known who may not burst. {exc}")
+    denied = denied_callers(text(mapping(found, "data"), RULES_KEY), route)
+    if denied is None:
+        return Check("callers", State.NOTE, f"The rules for callers in ConfigMap {name} cannot be read.")
+    if not denied:
+        return Check("callers", State.GOOD, "Every caller's requests may go to the remote backend.")
+    more = f" and {len(denied) - _SHOWN} more" if len(denied) > _SHOWN else ""
+    shown = f"{', '.join(denied[:_SHOWN])}{more}"
+    return Check("callers", State.WARNS, f"Requests of these callers may not leave the cluster (burst: deny): {shown}.")
+
+
+def denied_callers(rules: str, route: str) -> list[str] | None:
+    """Return the names of the callers that may use a model and whose requests may not leave the cluster; None where the
+    rules cannot be read."""
+    try:
+        documents = list(bounded_yaml.load_all(rules, max_chars=RULES_CHARACTERS))
+    except (yaml.YAMLError, ValueError):
+        return None
+    content = documents[0] if documents else None
+    if not isinstance(content, dict):
+        return [] if content is None else None
+    found = []
+    for name, rule in mapping(content, "callers").items():
+        allowed = rule.get("models") if isinstance(rule, dict) else None
+        may_use = not isinstance(allowed, list) or route in allowed
+        if isinstance(rule, dict) and rule.get("burst") == "deny" and may_use:
+            found.append(str(name))
+    return sorted(found)
+
+
+def _rules(pod: Mapping[str, Any]) -> str:
+    """Return the name of the ConfigMap with the rules for callers that a gateway's pod has; empty without one."""
+    for volume in objects(mapping(pod, "spec"), "volumes"):
+        if text(volume, "name") == RULES_VOLUME:
+            return text(mapping(volume, "configMap"), "name")
+    return ""
+
+
+async def first_token(cluster: Cluster, system: str, route: str) -> Check:
+    """Return how long the last request to the remote backend that gateways remember took to its first token."""
+    name = "first token"
+    try:
+        paths = await requests.gateways(cluster, system)
+        last = newest(await requests.decisions(cluster, paths, route, requests.MOST))
+    except ClusterFailed as exc:
+        return Check(name, State.NOTE, f"It is not known how long it takes. {exc}")
+    if last is None:
+        words = (
+            "No gateway remembers a request for the model that the remote backend served: `--for 2m --percentage 20`"
+            " sends it some."
+        )
+        return Check(name, State.NOTE, words)
+    return Check(name, State.GOOD, f"{_took(last)}, for the last request that it served ({_age(last)} ago).")
+
+
+def newest(decisions: Sequence[Object], since: float = 0.0) -> Object | None:
+    """Return the last request that the remote backend served, of those since a time in seconds since 1970."""
+    served = [
+        one
+        for one in decisions
+        if one.get("backend") == "remote"
+        and isinstance(status := one.get("status"), int)
+        and status < 400
+        and isinstance(moment := one.get("time"), int | float)
+        and moment >= since
+        and _seconds(one) is not None
+    ]
+    return served[-1] if served else None
+
+
+def _seconds(decision: Object) -> float | None:
+    """Return the seconds to the first event of a request's stream, or else to the first byte of its response."""
+    for key in ("first_event_seconds", "first_byte_seconds"):
+        if isinstance(value := decision.get(key), int | float):
+            return float(value)
+    return None
+
+
+def _took(decision: Object) -> str:
+    unit = "event of its stream" if isinstance(decision.get("first_event_seconds"), int | float) else "byte"
+    return f"{_seconds(decision):.3f} s to the first {unit}"
+
+
+def _age(decision: Object) -> str:
+    passed = datetime.now(UTC) - datetime.fromtimestamp(float(decision["time"]), UTC)
+    return span(max(passed, timedelta(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A drill by hand that has begun: an override with its end."""
+
+    cluster: Cluster
+    system: str
+    """Namespace of the installation."""
+    namespace: str
+    name: str
+    percentage: int
+    until: datetime
+
+    async def probe(self) -> Check:
+        """Send requests of one token through a gateway until one has gone to the remote backend; return how long that
+        took to its first token."""
+        title, route = "first token", f"{self.namespace}/{self.name}"
+        most = min(PROBES, 2 * ceil(100 / self.percentage)) if self.percentage else 0
+        body = orjson.dumps(
+            {
+                "model": self.name,
+                "messages": [{"role": "user", "content": "Hello"}],
+                "max_tokens": 1,
+                "stream": True,
+            }
+        )
+        began, problem = datetime.now(UTC).timestamp() - 1, ""
+        try:
+            pod = (await requests.gateway_pods(self.cluster, self.system))[0]
+            target = f"{requests.gateway_path(self.system, pod, requests.HTTP)}{path(self.namespace, self.name)}"
+            admin = requests.gateway_path(self.system, pod, requests.ADMIN)
+            for _ in range(most):
+                problem = await self._sent(f"{target}/v1/chat/completions", body)
+                decisions = await requests.decisions(self.cluster, [admin], route, requests.MOST)
+                last = newest(decisions, began)
+                if last is not None:
+                    return Check(title, State.GOOD, f"{_took(last)}, for a request of this drill.")
+                if problem and not any(one.get("backend") for one in decisions):
+                    break  # it gets to no backend, and neither would the next
+        except ClusterFailed as exc:
+            problem = str(exc)
+        words = "No request of this drill was served by the remote backend."
+        return Check(title, State.WARNS if problem else State.NOTE, f"{words} {problem}".strip())
+
+    async def _sent(self, where: str, body: bytes) -> str:
+        """Send a request; return what is wrong with its response, and nothing where nothing is.
+
+        Raises:
+            ClusterFailed: the right to send it is missing.
+        """
+        try:
+            await self.cluster.post(where, body)
+        except ClusterFailed as exc:
+            if "lacks the right" in str(exc):
+                raise
+            return str(exc)
+        return ""
+
+    async def outcome(self, *, pause: float = _PAUSE_SECONDS) -> Mapping[str, Any] | None:
+        """Wait until hooks have written what came of it; return the record, or None where they did not in time."""
+        while datetime.now(UTC) < self.until + GRACE:
+            parent = await live.model(self.cluster, self.namespace, self.name)
+            record = mapping(mapping(mapping(parent, "status"), "offloading"), "drill")
+            is_this = text(record, "until") == format_time(self.until)
+            if is_this and text(record, "outcome") not in ("", "Running"):
+                return record
+            await asyncio.sleep(pause)
+        return None
