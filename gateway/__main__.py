@@ -25,8 +25,11 @@ import uvloop
 
 from gateway import admin, listener
 from gateway.access.directory import KeyDirectory
+from gateway.access.issuer import Issuer
+from gateway.access.issuer_client import IssuerClient
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
+from gateway.access.tokens import TokenRules, Tokens
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
@@ -40,11 +43,11 @@ from gateway.routes.sources.configmaps import READS, ConfigMapSource
 from gateway.routes.sources.directory import DirectorySource
 from gateway.routes.sources.secrets import Secrets
 from gateway.routes.store import RouteStore
-from gateway.settings import GatewaySettings, Settings
+from gateway.settings import GatewaySettings, JwtSettings, Settings
 from gateway.telemetry import AccessLog, Metrics
 from gateway.tracing import configuration as tracing
 from gateway.upstream.connection import Upstream
-from gateway.upstream.resolver import Endpoint, Resolver, parse_overrides
+from gateway.upstream.resolver import AddressResolver, Endpoint, Resolver, parse_overrides
 from program import allocator, certificates, invocation, logs, web
 from program.addresses import AddressRules
 from program.kubernetes.connection import CONNECTIONS, connect
@@ -226,6 +229,8 @@ async def _serve(
         token_request=metrics.token_request,
     )
     model_keys = ModelKeys(Secrets(source))
+    jwt = gateway.access.jwt
+    issuer = None if jwt is None else issuer_of(jwt, resolver, strict_tls=settings.tls.strict)
     journal = Journal(gateway.limits.decisions)
     memory = MemoryBudget(gateway.limits.memory_bytes)
     limits = server_limits(gateway)
@@ -246,6 +251,7 @@ async def _serve(
         model_keys=model_keys,
         rules=caller_rules,
         tracer=None if traces is None else traces[0],
+        tokens=None if jwt is None or issuer is None else Tokens(token_rules(jwt), issuer),
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -280,6 +286,8 @@ async def _serve(
         tasks.append(loop.create_task(access.watch()))
     if caller_rules is not None:
         tasks.append(loop.create_task(caller_rules.watch()))
+    if issuer is not None:
+        tasks.append(loop.create_task(issuer.watch()))
     allocator.settle()
     settling = loop.create_task(_settle(store))
     try:
@@ -329,6 +337,27 @@ def _read(setting: str, path: Path | None, read: Callable[[Path], _T]) -> _T | N
         raise SettingsError(f"{setting}: {path} cannot be read: {reason}.") from None
     except ValueError as exc:
         raise SettingsError(f"{setting}: {path}: {exc}.") from None
+
+
+def issuer_of(jwt: JwtSettings, resolver: AddressResolver, *, strict_tls: bool) -> Issuer:
+    """Return the issuer of tokens that the settings name, whose keys are not loaded yet."""
+    client = IssuerClient(
+        resolver, issuer=jwt.issuer, jwks_url=jwt.jwks_url, ca_file=jwt.ca_file, strict_tls=strict_tls
+    )
+    return Issuer(jwt.issuer, client.load)
+
+
+def token_rules(jwt: JwtSettings) -> TokenRules:
+    """Return what tokens must have by the settings."""
+    return TokenRules(
+        issuer=jwt.issuer,
+        audiences=jwt.audiences,
+        algorithms=jwt.algorithms,
+        name_claim=jwt.name_claim,
+        groups_claim=jwt.groups_claim,
+        groups=frozenset(jwt.groups),
+        skew_seconds=jwt.clock_skew_seconds,
+    )
 
 
 def cluster_authority() -> bytes:

@@ -64,7 +64,7 @@ def find_destination(route: Route, backend: Backend, settings: Settings) -> Dest
             headers=headers,
             forwards=forwards,
             token=backend.credentials is not None or (backend.default and authenticated),
-            withholds=settings.gateway.access.keys_directory is not None or _has_keys(document),
+            withholds=settings.gateway.access.is_on or _has_keys(document),
         ),
         connect=document.timeouts.connect or (timeouts.local_connect_seconds if local else timeouts.connect_seconds),
         authenticated=authenticated,

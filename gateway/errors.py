@@ -22,9 +22,11 @@
     |   +-- MalformedCoding      400
     |   +-- Unauthorized         401: the request has no credential for the gateway
     |   |   +-- CredentialUnknown
-    |   |                        401: the gateway does not know the credential of the request
+    |   |       |                401: the gateway does not know the credential of the request
+    |   |       +-- TokenRefused 401: the credential is a token that is not valid
     |   +-- Forbidden            403: the caller may not use the model
     |   |   +-- ModelForbidden   403: a rule says so
+    |   |   +-- TokenForbidden   403: the token of the caller has no group that is served
     |   +-- TooManyRequests      429: the caller has as many requests in flight as it may have
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
@@ -37,6 +39,8 @@
     |   +-- AtCapacity           503: the backend is at its limit, and so is the queue
     |   |   +-- QueueTimeout     503: the request waited in the queue for too long
     |   +-- AccessUnavailable    503: the keys of the model cannot be read
+    |   |   +-- IssuerUnavailable
+    |   |                        503: the keys of the issuer of tokens cannot be had
     |   +-- LocalOnly            503: local backends cannot serve the request, and no other may
     |   +-- Overloaded           503: the gateway is at a limit of its own
     |   +-- Stopping             503: the drain time is over
@@ -268,6 +272,12 @@ class CredentialUnknown(Unauthorized):
     challenge = b'Bearer realm="beamlit", error="invalid_token"'
 
 
+class TokenRefused(CredentialUnknown):
+    """The request has a token (JWT) that is not valid. Its message says why, also in the challenge (RFC 6750 3)."""
+
+    sentence = "The token in the request is not valid."
+
+
 class Forbidden(RequestError):
     """The gateway knows the caller, and the model has keys of its own, none of which the request has."""
 
@@ -279,16 +289,26 @@ class Forbidden(RequestError):
 class ModelForbidden(Forbidden):
     """The rule for the caller does not name the model."""
 
-    sentence = "This API key may not use this model: GET /v1/models lists those that it may use."
+    sentence = "This caller may not use this model: GET /v1/models lists those that it may use."
+
+
+class TokenForbidden(Forbidden):
+    """The token of the caller is valid, and has none of the groups that the gateway serves."""
+
+    sentence = "The token in the request is valid, and its groups may not use this gateway."
+    challenge: ClassVar[bytes] = b'Bearer realm="beamlit", error="insufficient_scope"'
+    """Value of a WWW-Authenticate field (RFC 6750 3.1)."""
 
 
 class TooManyRequests(RequestError):
-    """The caller has as many requests in flight as its rule allows."""
+    """The caller, or a group of it, has as many requests in flight as its rule allows."""
 
     status = 429
     code = "too_many_requests"
     kind = "rate_limit_error"
-    sentence = "This API key has as many requests in flight as it may have: send the next when one has ended."
+    sentence = (
+        "This caller, or its group, has as many requests in flight as it may have: send the next when one has ended."
+    )
 
 
 class RoutingError(GatewayError):
@@ -383,6 +403,12 @@ class AccessUnavailable(RoutingError):
     code = "access_unavailable"
     kind = "server_error"
     sentence = "The gateway cannot read the API keys of this model now."
+
+
+class IssuerUnavailable(AccessUnavailable):
+    """The keys of the issuer of tokens could not be loaded, and were not before."""
+
+    sentence = "The gateway cannot verify tokens now: it could not load the keys of their issuer."
 
 
 class LocalOnly(RoutingError):
@@ -629,7 +655,10 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
         found.append((b"allow", error.allow))
     elif isinstance(error, UnsupportedCoding):
         found.append((b"accept-encoding", error.accepted))
-    elif isinstance(error, Unauthorized):
+    elif isinstance(error, TokenRefused):
+        described = b'%b, error_description="%b"' % (error.challenge, error.message.encode("ascii"))
+        found.append((b"www-authenticate", described))
+    elif isinstance(error, (Unauthorized, TokenForbidden)):
         found.append((b"www-authenticate", error.challenge))
     elif isinstance(error, WebSocketVersionRefused):
         found.append((b"sec-websocket-version", error.version))

@@ -14,7 +14,7 @@ from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, Statef
 from gateway.backends import balancing, failover
 from gateway.backends.affinity import ByConversation, ByPrefix, KeyedSplit
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
-from gateway.backends.concurrency import ConcurrencyLimit
+from gateway.backends.concurrency import ConcurrencyLimit, make_room
 from gateway.backends.endpoints import Endpoint, EndpointTable
 from gateway.backends.pods import Choice, LeastBusyOfTwo, Pod, PodSet
 from gateway.backends.runtime import RouteRuntime, Traffic
@@ -79,6 +79,18 @@ class BackendPlan:
     def waiting(self) -> int:
         """Number of requests that wait for a slot."""
         return self.concurrency.waiting + (0 if self.streams is None else self.streams.queue.waiting)
+
+    def has_place(self, places: int, *, high: bool) -> bool:
+        """Return whether a request finds a place in the queue, which may be that of one with another priority.
+
+        Args:
+            places: Places of the queue.
+            high: Whether the request has high priority.
+        """
+        if self.waiting < places:
+            return True
+        limits = (self.concurrency,) if self.streams is None else (self.concurrency, self.streams.queue)
+        return make_room(limits, places, high=high)
 
     def fields_for(self, diversion: str | None) -> tuple[tuple[bytes, bytes], ...]:
         """Return the header fields that the gateway adds to a response: the backend and why the request went there.

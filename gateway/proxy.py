@@ -18,9 +18,12 @@ import orjson
 import structlog
 
 from gateway import conversation, errors, requested_model, stateful
+from gateway.access.caller import NOTHING as NO_GROUPS
+from gateway.access.callers import Callers
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
+from gateway.access.tokens import Tokens
 from gateway.attempts import Attempts
 from gateway.backends import failover
 from gateway.backends.concurrency import ConcurrencyLimit
@@ -87,6 +90,7 @@ class Proxy:
         rules: CallerRules | None = None,
         tracer: Tracer | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
+        tokens: Tokens | None = None,
     ) -> None:
         """Serve nothing yet.
 
@@ -102,12 +106,13 @@ class Proxy:
             draining: Function that returns whether the process has been asked to stop.
             authority: Certificate authority of the cluster that the gateway runs in; empty outside of one.
             connections: Connections of clients that there may be; None for as many as the settings say.
-            access: API keys of callers; None where everyone is served.
+            access: API keys of callers; None without any. Without tokens, too, everyone is served.
             endpoints: Pods of Services; None to send requests to the names of Services.
             model_keys: API keys of single models; None where no model with keys of its own is served.
             rules: Rules for callers; None without any.
             tracer: Source of traces; None where these are off.
             sweep_seconds: Seconds between two looks at streams whose clients may need a comment.
+            tokens: Tokens of an issuer by which callers are known; None without one.
         """
         self._endpoints = endpoints
         self._settings = settings
@@ -140,7 +145,7 @@ class Proxy:
         """Requests in flight that one route may have: not all connections, while there are other routes."""
         self._tenant_share = self._connections
         """Requests in flight that all routes of one namespace may have: not all connections, while there are others."""
-        self._access = access
+        self._access = None if access is None and tokens is None else Callers(access, tokens)
         self._model_keys = model_keys
         self._rules = rules
         self._tracer = tracer
@@ -176,7 +181,7 @@ class Proxy:
             plan = self._plan(matched[0])
             context.cors = plan.cors
             if self._access is not None:
-                context.caller = self._access.caller(head.fields)
+                context.identify(self._access.known(head.fields) or await self._access.verified(head.fields))
             if plan.secrets:
                 await self._check_caller(plan, head, context)
             if not self._is_allowed(plan.route, context):
@@ -187,7 +192,7 @@ class Proxy:
             if head.target.startswith(b"/health") and self._shows_health(exchange, table, context):
                 return
             if self._access is not None:  # before the body is read and names of models are told
-                context.caller = self._access.caller(head.fields)
+                context.identify(self._access.known(head.fields) or await self._access.verified(head.fields))
             matched = self._find_at_once(exchange, table, context)
             if matched is None:
                 matched = await self._find_by_model(exchange, table, context)
@@ -329,28 +334,29 @@ class Proxy:
         context.caller = context.caller or caller
 
     def _ruled(self, rules: CallerRules, caller: str, plan: RoutePlan, context: RequestContext) -> RoutePlan:
-        """Apply the rule for a caller, if there is one; return the plan for its request.
+        """Apply the rules for a caller, if there are any; return the plan for its request.
 
         Raises:
             errors.ModelForbidden: The caller may not use the model.
-            errors.TooManyRequests: The caller has as many requests in flight as it may have.
+            errors.TooManyRequests: The caller, or a group of it, has as many requests in flight as it may have.
         """
-        rule = rules.rule(caller)
-        if rule is None:
+        allowance = rules.allowance(caller, _groups(context))
+        if allowance is None:
             return plan
-        if not rule.allows(plan.route.key):
+        if not allowance.allows(plan.route.key):
             raise errors.ModelForbidden
-        if rule.max_in_flight is not None:
-            rules.enter(caller, rule.max_in_flight)
-            context.limited = True
-        return plan.confined if rule.burst == "deny" else plan
+        if allowance.limits:
+            rules.enter(allowance.limits)
+            context.limits = allowance.limits
+        context.high = allowance.high
+        return plan.confined if allowance.stays_inside else plan
 
     def _is_allowed(self, route: Route, context: RequestContext) -> bool:
-        """Return whether the rule for the caller of a request lets it use a model."""
+        """Return whether the rules for the caller of a request let it use a model."""
         if self._rules is None or context.caller is None:
             return True
-        rule = self._rules.rule(context.caller)
-        return rule is None or rule.allows(route.key)
+        allowance = self._rules.allowance(context.caller, _groups(context))
+        return allowance is None or allowance.allows(route.key)
 
     async def _may_use(self, route: Route, head: RequestHead) -> bool:
         """Return whether the caller of a request may use a model."""
@@ -431,13 +437,15 @@ class Proxy:
         if other is not None:
             context.diversion = failover.OVERFLOW
             return other
-        if chosen.waiting >= plan.queue.size:
+        if not chosen.has_place(plan.queue.size, high=context.high):
             raise errors.AtCapacity(retry_after=1)
         if context.trace is not None:
             context.trace.begin_wait(chosen.backend.id, time.perf_counter())
         try:
             other = await limit.wait(
-                plan.queue.wait, partial(self._spill, plan) if plan.overflow and not context.pinned else None
+                plan.queue.wait,
+                partial(self._spill, plan) if plan.overflow and not context.pinned else None,
+                high=context.high,
             )
         finally:
             context.queued = time.perf_counter() - context.started
@@ -716,8 +724,8 @@ class Proxy:
             context.keep_alive = None  # it refers to the context
         if context.caller is not None:
             self._metrics.caller_request(context.caller)
-            if context.limited and self._rules is not None:
-                self._rules.leave(context.caller)
+            if context.limits and self._rules is not None:
+                self._rules.leave(context.limits)
         if plan is None and context.code is None:
             self._metrics.unrouted.labels(str(context.status)).inc()
         elif plan is None:
@@ -786,6 +794,11 @@ def _for_client(error: errors.GatewayError, context: RequestContext) -> errors.G
     if context.plan is not None and context.plan.is_confined and isinstance(error, _NOT_HERE):
         return errors.LocalOnly(retry_after=error.retry_after)
     return error
+
+
+def _groups(context: RequestContext) -> frozenset[str]:
+    """Return the groups of the caller of a request."""
+    return NO_GROUPS if context.identity is None else context.identity.groups
 
 
 def _caller(exchange: Exchange, context: RequestContext) -> bytes:

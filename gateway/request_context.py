@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.backends.stream_slots import StreamSlot, StreamSlots
 
 if TYPE_CHECKING:
+    from gateway.access.caller import Caller
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.backends.pods import Pod
     from gateway.http.cors import CorsRule
@@ -33,9 +34,9 @@ class RequestContext:
 
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
-        "first_byte", "first_event", "health", "home", "keep_alive", "key", "limited", "makes_response", "model",
-        "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought", "started", "status",
-        "stream", "streams", "trace",
+        "first_byte", "first_event", "health", "high", "home", "identity", "keep_alive", "key", "limits",
+        "makes_response", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought",
+        "started", "status", "stream", "streams", "trace",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -60,8 +61,12 @@ class RequestContext:
         """Seconds that the request waited for the slot."""
         self.caller: str | None = None
         """Name of the caller; None where access is off or there is no route yet."""
-        self.limited = False
-        """Whether the request counts for the limit of its caller."""
+        self.identity: Caller | None = None
+        """Caller as the installation knows it; None where access is off."""
+        self.limits: tuple[tuple[str, int], ...] = ()
+        """Limits of requests in flight for which the request counts: those of its caller and of the caller's groups."""
+        self.high = False
+        """Whether the request has high priority in a queue."""
         self.model: RequestedModel | None = None
         """Model that the request asks for, where it was looked for and there is one."""
         self.sought = False
@@ -102,6 +107,11 @@ class RequestContext:
         """Slot for streams that the request holds."""
         self.trace: RequestTrace | None = None
         """Trace of the request; None where traces are off, and where its own is passed on and not kept."""
+
+    def identify(self, caller: "Caller") -> None:
+        """Note who sends the request."""
+        self.identity = caller
+        self.caller = caller.name
 
     def go_to(self, pod: "Pod | None") -> None:
         """Count the request at a pod, and at no other one any more."""

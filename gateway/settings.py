@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -152,13 +152,62 @@ class CorsSettings(Section):
         return self
 
 
+Url = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s@/?#]+[^\s?#]*$", max_length=2048),
+    must_be("an http or https URL, such as https://login.example.com/realms/main"),
+]
+ClaimName = Annotated[
+    str,
+    StringConstraints(pattern=r"^([^.\\]|\\[.\\])+(\.([^.\\]|\\[.\\])+)*$", max_length=1024),
+    must_be("the name of a claim, such as groups, or a path to one, such as realm_access.roles"),
+]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448"
+]
+"""Algorithm by which a token is signed with a key pair (RFC 7518 3.1, RFC 9864)."""
+
+
+class JwtSettings(Section):
+    """Tokens (JWT) of one issuer, by which callers are known."""
+
+    issuer: Url
+    """Issuer of the tokens, exactly as their claim `iss` has it."""
+    audiences: Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
+    """Audiences of which a token must have one in its claim `aud`."""
+    jwks_url: Url | None = None
+    """URL of the issuer's keys; the one that OpenID Connect discovers when None."""
+    ca_file: Path | None = None
+    """File with certificate authorities in PEM that the issuer's certificate is verified with, instead of the
+    system's. It is read again for each load of the keys."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = get_args(Algorithm)
+    """Algorithms by which tokens may be signed."""
+    name_claim: ClaimName = "sub"
+    """Claim with the name of the caller."""
+    groups_claim: ClaimName = "groups"
+    """Claim with the groups of the caller: a text, or a list of them."""
+    groups: Annotated[tuple[Word, ...], Field(max_length=1024)] = ()
+    """Groups of which a caller must have one; empty where it needs none."""
+    clock_skew_seconds: Annotated[int, Field(ge=0, le=600)] = 60
+    """Seconds by which the clocks of issuer and gateway may differ."""
+
+
 class AccessSettings(Section):
-    """Who may use the gateway. Without keys everyone may who can reach it."""
+    """Who may use the gateway. Without keys and tokens everyone may who can reach it."""
 
     keys_directory: Path | None = None
     """Directory with a file for each caller, named after it, that contains the caller's API keys."""
+    jwt: JwtSettings | None = None
+    """Tokens by which callers are known, beside or instead of API keys; none when None."""
     rules_file: Path | None = None
-    """File with rules for callers: their models, whether they may burst, and their limit of requests in flight."""
+    """File with rules for callers and groups: their models, whether they may burst, their priority, and their limit of
+    requests in flight."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether requests need a credential of the installation."""
+        return self.keys_directory is not None or self.jwt is not None
 
 
 class TracingSettings(Section):

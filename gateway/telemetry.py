@@ -127,7 +127,7 @@ class _Callers(Collector):
         """Return the counter with the numbers of this moment."""
         requests = CounterMetricFamily(
             "beamlit_gateway_caller_requests",
-            "Requests that ended, by the name of the caller's API key; none while access is off",
+            "Requests that ended, by the name of the caller; none while access is off",
             labels=("caller",),
         )
         for name, number in tuple(self.known.items()):

@@ -113,6 +113,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "existingSecret": _pattern(_NAME),
     "beamlitApiTokenExistingSecret": _pattern(_NAME),
     "caConfigMap": _pattern(_NAME),
+    "jwtCaConfigMap": _pattern(_NAME),
     "caSecret": _pattern(_NAME),
     "externalTrafficPolicy": {"enum": ["", "Cluster", "Local"]},
     "extraVolumeMounts": _every(

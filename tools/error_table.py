@@ -30,7 +30,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "misdirected_request": "Let the URL and the field `Host` name one host.",
     "expectation_failed": "Leave the field `Expect` out, or send `100-continue`.",
     "unsupported_content_coding": "Compress the body with one of the codings of the field `Accept-Encoding`, or not.",
-    "unauthorized": "Send a key that an administrator gave you: [access](../gateway.md#access).",
+    "unauthorized": "Send a key that an administrator gave you, or a new token of the issuer: [access]"
+    "(../gateway.md#access). The message says what is wrong with a token.",
     "malformed_content_coding": "Let the field `Content-Encoding` say how the body is compressed.",
     "route_not_found": "Check the base URL: host, or `/namespace/name`. `GET /v1/models` lists what there is.",
     "ambiguous_host": "Use one of the full host names that the message has.",
@@ -46,10 +47,12 @@ ADVICE: Final[Mapping[str, str]] = {
     " `spec.gateway.queue`.",
     "queue_timeout": "Try again after `Retry-After`, or send less at a time. For more time: `spec.gateway.queue`.",
     "forbidden": "Send a key of the model, too, which its namespace has: [access](../gateway.md#access-to-one-model)."
-    " Or an administrator adds the model to the [rule](../gateway.md#rules-for-callers) of the caller.",
+    " Or an administrator adds the model to the [rule](../gateway.md#rules-for-callers) of the caller, or the group of"
+    " the caller's [token](../gateway.md#tokens) to those that are served.",
     "too_many_requests": "Try again after `Retry-After`, or send less at a time. An administrator sets the limit of a"
     " caller: [rules](../gateway.md#rules-for-callers).",
-    "access_unavailable": "Try again. Lasting: the API server is away; the gateway's log has `credential_unusable`.",
+    "access_unavailable": "Try again. Lasting: the API server is away, and the gateway's log has `credential_unusable`;"
+    " or the issuer of tokens is, and the log has `access_issuer_unusable`.",
     "local_only": "Try again, after `Retry-After` where there is one. The request has a value of"
     " `spec.gateway.localOnly`, so no remote backend serves it; `/decisions` has the failed attempts."
     " Lasting: run more local replicas.",

@@ -8,7 +8,6 @@ import structlog
 
 from gateway.access.keys import ApiKeys
 from gateway.access.watching import MOST_BYTES, POLL_SECONDS, watch
-from gateway.http.exchange import Fields
 
 MOST_FILES: Final = 4096
 """Largest number of files that are read."""
@@ -33,13 +32,9 @@ class KeyDirectory:
         self._keys = ApiKeys({})
         self._apply(_read(directory))
 
-    def caller(self, fields: Fields) -> str:
-        """Return the name of the caller by the credentials in the fields of a request.
-
-        Raises:
-            errors.Unauthorized: There is no credential, or none that is known.
-        """
-        return self._keys.caller(fields)
+    def find(self, digest: bytes) -> str | None:
+        """Return the name of the caller whose key has this SHA-256 digest; None where no key has it."""
+        return self._keys.find(digest)
 
     async def watch(self) -> None:
         """Read the directory again and again, until cancelled."""

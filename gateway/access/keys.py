@@ -72,10 +72,14 @@ class ApiKeys:
         """
         credentials = presented(fields)
         for credential in credentials:
-            digest = sha256(credential).digest()
-            known = self._callers.get(digest)
-            if known is not None and compare_digest(known[0], digest):
-                return known[1]
+            name = self.find(sha256(credential).digest())
+            if name is not None:
+                return name
         if credentials:
             raise errors.CredentialUnknown
         raise errors.Unauthorized
+
+    def find(self, digest: bytes) -> str | None:
+        """Return the name of the caller whose key has this SHA-256 digest; None where no key has it."""
+        known = self._callers.get(digest)
+        return known[1] if known is not None and compare_digest(known[0], digest) else None

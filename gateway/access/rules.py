@@ -1,10 +1,11 @@
-"""Rules for callers: which models one may use, whether its requests may leave the cluster, and how many run at once.
+"""Rules for callers and for groups of them: which models one may use, whether its requests may leave the cluster, how
+many run at once, and which of them come first in a queue.
 
 They are in a file, as the chart mounts it from a ConfigMap, which is read again while the gateway runs. A version of it
 that is wrong changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -14,19 +15,21 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
 from gateway import errors
+from gateway.access.allowance import Allowance
+from gateway.access.caller import NOTHING
 from gateway.access.watching import MOST_BYTES, POLL_SECONDS, watch
 from program import bounded_yaml
 from program.problems import first_problem, joined, must_be
 from program.settings import Section
 
 MOST_CALLERS: Final = 4096
-"""Largest number of callers with rules."""
+"""Largest number of callers with rules, of groups with rules, and of callers whose allowance is remembered."""
 
 log = structlog.get_logger(__name__)
 
 
 class Rule(Section):
-    """Rule for one caller."""
+    """Rule for one caller, or for the callers of one group. What it does not say is None."""
 
     models: (
         Annotated[
@@ -43,21 +46,22 @@ class Rule(Section):
         | None
     ) = None
     """ModelDeployments that the caller may use, each as namespace/name; all of them when None."""
-    burst: Literal["allow", "deny"] = "allow"
-    """Whether requests of the caller may go to remote backends."""
+    burst: Literal["allow", "deny"] | None = None
+    """Whether requests of the caller may go to remote backends; they may when None."""
+    priority: Literal["high", "normal"] | None = None
+    """Priority of requests of the caller in the queue of a backend; normal when None."""
     max_in_flight: Annotated[int, Field(ge=1, le=1000000)] | None = None
-    """Requests of the caller that each gateway serves at the same time; any number when None."""
-
-    def allows(self, model: str) -> bool:
-        """Return whether the caller may use a model, by its `namespace/name`."""
-        return self.models is None or model in self.models
+    """Requests that each gateway serves at the same time: of the caller, or of all callers of the group together. Any
+    number when None."""
 
 
 class RuleFile(Section):
     """Content of the file."""
 
     callers: Annotated[Mapping[str, Rule], Field(max_length=MOST_CALLERS)] = {}
-    """Rules by the names of callers. A caller without one may use everything."""
+    """Rules by the names of callers. A caller without one, and without one for a group of it, may use everything."""
+    groups: Annotated[Mapping[str, Rule], Field(max_length=MOST_CALLERS)] = {}
+    """Rules by the groups that tokens name."""
 
 
 class CallerRules:
@@ -75,29 +79,49 @@ class CallerRules:
         self._content = _read(file)
         self._rules = parse(self._content)
         self._in_flight: dict[str, int] = {}
+        self._allowances: dict[tuple[str, frozenset[str]], Allowance | None] = {}
 
     def rule(self, caller: str) -> Rule | None:
         """Return the rule for a caller; None without one."""
-        return self._rules.get(caller)
+        return self._rules.callers.get(caller)
 
-    def enter(self, caller: str, limit: int) -> None:
-        """Count a request that begins.
+    def allowance(self, caller: str, groups: frozenset[str] = NOTHING) -> Allowance | None:
+        """Return what a caller may do that belongs to groups; None where no rule is for it."""
+        key = caller, groups
+        try:
+            return self._allowances[key]
+        except KeyError:
+            pass
+        own = self._rules.callers.get(caller)
+        of_groups = [(f"group:{name}", self._rules.groups[name]) for name in groups if name in self._rules.groups]
+        allowance = None
+        if own is not None or of_groups:
+            allowance = Allowance(None if own is None else (caller, own), of_groups)
+        if len(self._allowances) >= MOST_CALLERS:
+            self._allowances.clear()
+        self._allowances[key] = allowance
+        return allowance
+
+    def enter(self, limits: Sequence[tuple[str, int]]) -> None:
+        """Count a request that begins, under each of the names with a limit.
 
         Raises:
-            errors.TooManyRequests: The caller has as many requests in flight as it may have.
+            errors.TooManyRequests: There are as many requests in flight under one of the names as there may be.
         """
-        now = self._in_flight.get(caller, 0)
-        if now >= limit:
+        now = self._in_flight
+        if any(now.get(name, 0) >= limit for name, limit in limits):
             raise errors.TooManyRequests(retry_after=1)
-        self._in_flight[caller] = now + 1
+        for name, _ in limits:
+            now[name] = now.get(name, 0) + 1
 
-    def leave(self, caller: str) -> None:
+    def leave(self, limits: Sequence[tuple[str, int]]) -> None:
         """Count the end of a request that was counted."""
-        left = self._in_flight[caller] - 1
-        if left:
-            self._in_flight[caller] = left
-        else:
-            del self._in_flight[caller]
+        for name, _ in limits:
+            left = self._in_flight[name] - 1
+            if left:
+                self._in_flight[name] = left
+            else:
+                del self._in_flight[name]
 
     async def watch(self) -> None:
         """Read the file again and again, until cancelled."""
@@ -119,11 +143,12 @@ class CallerRules:
         if content != self._content:
             self._rules = parse(content)
             self._content = content
-            log.info("access_rules_read", callers=len(self._rules))
+            self._allowances.clear()
+            log.info("access_rules_read", callers=len(self._rules.callers), groups=len(self._rules.groups))
 
 
-def parse(content: bytes) -> Mapping[str, Rule]:
-    """Return the rules in the content of a file, by the names of callers.
+def parse(content: bytes) -> RuleFile:
+    """Return the rules in the content of a file.
 
     Raises:
         ValueError: There is a mistake; the message says which, as a sentence without its full stop.
@@ -137,7 +162,7 @@ def parse(content: bytes) -> Mapping[str, Rule]:
     if len(documents) > 1:
         raise ValueError("it has several documents")
     try:
-        return RuleFile.model_validate((documents[0] if documents else None) or {}).callers
+        return RuleFile.model_validate((documents[0] if documents else None) or {})
     except ValidationError as exc:
         problem = first_problem(exc, RuleFile, strings=True)
         raise ValueError(joined(problem.path or "it", problem.instead)) from None

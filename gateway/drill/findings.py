@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from gateway import errors
-from gateway.credentials.token_endpoint import UNRESOLVED
+from gateway.credentials.checked_transport import UNRESOLVED
 from program.excerpts import cut
 from program.oauth.errors import TokenUnavailable
 from program.problems import has_too_many_values

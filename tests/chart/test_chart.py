@@ -550,6 +550,28 @@ def test_api_keys(chart: Path) -> None:
     assert "access" not in off["gateway"]
 
 
+def test_tokens_of_an_issuer(chart: Path) -> None:
+    """The gateway gets the issuer in its configuration, and the authorities of its certificate as a file."""
+    jwt = "config.gateway.access.jwt"
+    words = (f"--set={jwt}.issuer=https://issuer.example", f"--set={jwt}.audiences={{beamlit}}")
+    objects = template(chart, *words, "--set=gateway.access.jwtCaConfigMap=bundle")
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["gateway"]["access"] == {
+        "jwt": {
+            "issuer": "https://issuer.example",
+            "audiences": ["beamlit"],
+            "caFile": "/etc/beamlit/access-ca/ca.crt",
+        }
+    }
+    spec = kind(objects, "Deployment", "-gateway")["spec"]["template"]["spec"]
+    items = [{"key": "ca.crt", "path": "ca.crt"}]
+    assert {"name": "access-ca", "configMap": {"name": "bundle", "items": items}} in spec["volumes"]
+    mount = {"name": "access-ca", "mountPath": "/etc/beamlit/access-ca", "readOnly": True}
+    assert mount in spec["containers"][0]["volumeMounts"]
+    (script,) = kind(objects, "Pod", "-test")["spec"]["containers"][0]["args"][2:]
+    assert "/health" in script
+
+
 def test_rules_for_callers(chart: Path) -> None:
     """The ConfigMap with rules for callers is a folder of the gateway, and its key callers.yaml is what it reads."""
     objects = template(chart, "--set=gateway.access.rulesConfigMap=rules", "--set=gateway.access.existingSecret=keys")

@@ -63,6 +63,7 @@ POLICIES = ("--api-versions=admissionregistration.k8s.io/v1/ValidatingAdmissionP
 WORKSPACE = "--set=config.defaultRemoteBackend.workspace=w"
 PROMETHEUS = ("--set=config.metricInformer.type=prometheus", "--set=config.metricInformer.prometheus.address=p:9090")
 PLATFORM = ("--set=beamlitApiTokenExistingSecret=api",)
+JWT = ("--set=config.gateway.access.jwt.issuer=https://issuer.example,config.gateway.access.jwt.audiences={a}",)
 OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret=s"
 
 
@@ -74,6 +75,9 @@ OAUTH = "--set=config.defaultRemoteBackend.authConfig.oauthConfig.existingSecret
         ((), (OAUTH,), "no credentials"),
         ((), ("--set=config.gateway.clusterRanges={10.0.0.0/8}",), "clusterRanges is empty"),
         ((), ("--set=gateway.access.existingSecret=keys",), "Everyone who can reach the gateway may use every model"),
+        ((), JWT, "Everyone who can reach the gateway may use every model"),
+        (JWT, (), "Requests need a token of https://issuer.example: `Authorization: Bearer <token>`"),
+        ((*JWT, "--set=gateway.access.existingSecret=keys"), JWT, "A token of https://issuer.example does, too."),
         ((), ("--set=installBeamlitGateway=false",), "Everyone who can reach the gateway may use every model"),
         (
             ("--set=gateway.access.existingSecret=keys",),

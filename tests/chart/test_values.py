@@ -59,6 +59,10 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "gateway.service.loadBalancerClass": OUTSIDE,
     "gateway.service.loadBalancerSourceRanges": OUTSIDE,
     "gateway.service.nodePort": OUTSIDE,
+    "gateway.access.jwtCaConfigMap": (
+        "--set=config.gateway.access.jwt.issuer=https://issuer.example",
+        "--set=config.gateway.access.jwt.audiences={a}",
+    ),
     "hooks.auth.bearer.existingSecret": BEARER,
     "image.tag": (),
     **{
@@ -357,6 +361,7 @@ def test_the_schema_refuses(chart: Path, values: str, sentence: str, tmp_path: P
         (("--set=hooks.env[0].name=BEAMLIT_TOKEN",), "a Secret that beamlitApiTokenExistingSecret names"),
         (("--set=hooks.env[0].name=BEAMLIT_PLATFORM__TOKEN_FILE",), "beamlitApiTokenExistingSecret names"),
         (("--set=hooks.tls.existingSecret=x",), "needs hooks.tls.caBundle or hooks.tls.caConfigMap"),
+        (("--set=gateway.access.jwtCaConfigMap=x",), "belongs to config.gateway.access.jwt"),
         (("--set=hooks.tls.caBundle=x",), "belong to hooks.tls.existingSecret"),
         (("--set=hooks.tls.caConfigMap=x",), "belong to hooks.tls.existingSecret"),
         (("--set=allowedNamespaces={a}",), "config.namespaces names default, where Metacontroller may not write"),

@@ -252,6 +252,7 @@
       },
       "access": {
         "existingSecret": "",
+        "jwtCaConfigMap": "",
         "rulesConfigMap": ""
       },
       "tracing": {

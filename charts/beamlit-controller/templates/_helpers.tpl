@@ -242,9 +242,10 @@ spec:
 {{- $section | toJson -}}
 {{- end -}}
 
-{{- /* "yes" where the gateway serves no request without an API key. */ -}}
+{{- /* "yes" where the gateway serves no request without an API key or a token. */ -}}
 {{- define "beamlit.access" -}}
-{{- if and .Values.installBeamlitGateway (or .Values.gateway.access.existingSecret ((.Values.config.gateway.access | default dict).keysDirectory)) -}}yes{{- end -}}
+{{- $access := .Values.config.gateway.access | default dict -}}
+{{- if and .Values.installBeamlitGateway (or .Values.gateway.access.existingSecret $access.keysDirectory $access.jwt) -}}yes{{- end -}}
 {{- end -}}
 
 {{- /* Environment variables of the gateway for its traces, as JSON; those of gateway.env come behind them and win. */ -}}
@@ -297,6 +298,9 @@ spec:
 {{- $access := deepCopy ($given.gateway.access | default dict) -}}
 {{- if .Values.gateway.access.existingSecret -}}
 {{- $_ := set $access "keysDirectory" "/etc/beamlit/access" -}}
+{{- end -}}
+{{- if .Values.gateway.access.jwtCaConfigMap -}}
+{{- $_ := set $access "jwt" (merge (dict "caFile" "/etc/beamlit/access-ca/ca.crt") ($access.jwt | default dict)) -}}
 {{- end -}}
 {{- if .Values.gateway.access.rulesConfigMap -}}
 {{- $_ := set $access "rulesFile" "/etc/beamlit/access-rules/callers.yaml" -}}

@@ -36,12 +36,19 @@ There are no credentials for the default remote backend, so requests go to {{ $r
 {{- end }}
 {{- end }}
 {{- if include "beamlit.access" . }}
+{{- $access := .Values.config.gateway.access | default dict }}
+{{- if or .Values.gateway.access.existingSecret $access.keysDirectory }}
 
 Requests need an API key{{ with .Values.gateway.access.existingSecret }}, a value of the Secret {{ . }}{{ end }}: `Authorization: Bearer <key>`.
+{{- with $access.jwt }} A token of {{ .issuer }} does, too.{{ end }}
+{{- else }}
+
+Requests need a token of {{ $access.jwt.issuer }}: `Authorization: Bearer <token>`.
+{{- end }}
 {{- else if .Values.installBeamlitGateway }}
 
 Everyone who can reach the gateway may use every model, the remote backend at your expense too: gateway.access.existingSecret
-names a Secret with API keys.
+names a Secret with API keys, and config.gateway.access.jwt an issuer of tokens.
 {{- end }}
 {{- if and .Values.installBeamlitGateway (not .Values.config.gateway.clusterRanges) }}
 

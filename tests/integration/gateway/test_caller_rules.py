@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.__main__ import _read
 from gateway.access.directory import KeyDirectory
-from gateway.access.rules import CallerRules, parse
+from gateway.access.rules import CallerRules, RuleFile, parse
 from program.settings import SettingsError
 from tests.integration.gateway.wire import Running, document, echo, gateway, local, remote
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
@@ -126,7 +126,8 @@ async def test_rules_change_while_the_gateway_runs(tmp_path: Path) -> None:
         ("callers: {a: {burst: never}}", "burst"),
         ("callers: {a: {models: [demo]}}", "models"),
         ("callers: {a: {maxInFlight: 0}}", "maxInFlight"),
-        ("callers: {a: {priority: high}}", "priority"),
+        ("callers: {a: {priority: urgent}}", "priority"),
+        ("groups: {a: {maxInFlight: many}}", "maxInFlight"),
         ("callers: [a]", "callers"),
         ("{", "YAML"),
         ("a: 1\n---\nb: 2", "several documents"),
@@ -143,7 +144,7 @@ def test_a_mistake_is_said_at_the_start(text: str, words: str, tmp_path: Path) -
 
 def test_no_rules_are_no_mistake(tmp_path: Path) -> None:
     """An empty file has no rules; one that is missing ends the start."""
-    assert parse(b"") == {}
+    assert parse(b"") == RuleFile()
     assert _read("gateway.access.rulesFile", None, CallerRules) is None
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         _read("gateway.access.rulesFile", tmp_path / "none.yaml", CallerRules)

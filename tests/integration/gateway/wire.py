@@ -20,6 +20,7 @@ from gateway.__main__ import server_limits
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
+from gateway.access.tokens import Tokens
 from gateway.api.v1alpha1 import Backend, RouteDocument
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials
@@ -278,6 +279,7 @@ async def gateway(
     memory_wait: float = NEVER,
     access: KeyDirectory | None = None,
     rules: CallerRules | None = None,
+    tokens: Tokens | None = None,
     endpoints: EndpointTable | None = None,
     pods: Mapping[str, int] | None = None,
     tracer: Tracer | None = None,
@@ -296,6 +298,7 @@ async def gateway(
         memory_wait: Seconds for which a request waits for memory.
         access: API keys of callers; the directory must be in the settings, too.
         rules: Rules for callers; the file must be in the settings, too.
+        tokens: Tokens by which callers are known; they must be in the settings, too.
         endpoints: Pods of Services; None to send requests to the names of Services.
         pods: Ports on loopback to which the addresses of pods lead, whose own port is 8000.
         tracer: Source of traces; None where these are off.
@@ -351,6 +354,7 @@ async def gateway(
         rules=rules,
         tracer=tracer,
         sweep_seconds=0.05,
+        tokens=tokens,
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from gateway import errors
-from gateway.backends.concurrency import CHECK_SECONDS, ConcurrencyLimit
+from gateway.backends.concurrency import CHECK_SECONDS, HIGH_IN_A_ROW, ConcurrencyLimit, make_room
 from tests.deadlines import SECONDS
 
 
@@ -120,6 +120,98 @@ async def test_a_wait_with_an_alternative_ends_in_time() -> None:
     with pytest.raises(errors.QueueTimeout):
         await concurrency.wait(2.5 * CHECK_SECONDS, lambda: None)
     assert asyncio.get_running_loop().time() - started > 2.4 * CHECK_SECONDS
+
+
+async def order_of(kinds: str, slots: int) -> str:
+    """Return the order in which waiting requests get slots: `h` for those of high priority, `n` for others."""
+    concurrency = all_taken(1)
+    served: list[str] = []
+
+    async def one(kind: str) -> None:
+        await concurrency.wait(SECONDS, high=kind == "h")
+        served.append(kind)
+
+    waits = [asyncio.ensure_future(one(kind)) for kind in kinds]
+    await asyncio.sleep(0)
+    for _ in range(slots):
+        concurrency.release()
+        await asyncio.sleep(0)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert concurrency.waiting == 0
+    return "".join(served)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "order"),
+    [
+        ("nnhh", "hhnn"),
+        ("nnhhhhhhhhhh", "hhhhnhhhhnhh"),
+        ("hhhhhhhn", "hhhhnhhh"),
+        ("hhhhhhh", "hhhhhhh"),
+        ("nnn", "nnn"),
+    ],
+)
+async def test_high_priority_comes_first(kinds: str, order: str) -> None:
+    """Requests of high priority get slots first, but one slot of five goes to one of the others while any waits."""
+    assert await order_of(kinds, len(kinds)) == order
+
+
+async def test_no_row_is_counted_while_nobody_else_waits() -> None:
+    """A request of normal priority that comes after a long row of others is behind the one that waits already."""
+    concurrency = all_taken(1)
+    for _ in range(2 * HIGH_IN_A_ROW):
+        wait = asyncio.ensure_future(concurrency.wait(SECONDS, high=True))
+        await asyncio.sleep(0)
+        concurrency.release()
+        await wait
+    high, normal = (asyncio.ensure_future(concurrency.wait(SECONDS, high=one)) for one in (True, False))
+    await asyncio.sleep(0)
+    concurrency.release()
+    await high
+    assert not normal.done()
+    concurrency.release()
+    await normal
+
+
+async def test_a_request_of_high_priority_looks_at_another_backend_at_once() -> None:
+    """It is asked for first whether another backend takes it, though one that waits for nothing else was there."""
+    concurrency = all_taken(1)
+    pinned = asyncio.ensure_future(concurrency.wait(SECONDS))
+    await asyncio.sleep(0)
+    assert await concurrency.wait(SECONDS, lambda: "there", high=True) == "there"
+    pinned.cancel()
+
+
+@pytest.mark.parametrize(
+    ("places", "waiting", "high", "room"),
+    [
+        (5, "nnnnn", True, "nnnnH"),
+        (5, "nhhhh", True, "refused"),
+        (5, "hhhhh", False, "hhhhN"),
+        (5, "nhhhh", False, "refused"),
+        (1, "n", True, "H"),
+        (1, "h", False, "refused"),
+        (1, "h", True, "refused"),
+        (2, "hh", False, "refused"),
+        (0, "", True, "refused"),
+    ],
+)
+async def test_places_in_a_full_queue(places: int, waiting: str, high: bool, room: str) -> None:
+    """In a full queue four fifths of the places are for high priority, and a fifth for others."""
+    concurrency = all_taken(1)
+    waits = [asyncio.ensure_future(concurrency.wait(SECONDS, high=kind == "h")) for kind in waiting]
+    await asyncio.sleep(0)
+    found = make_room((ConcurrencyLimit(), concurrency), places, high=high)
+    await asyncio.sleep(0)
+    left = [kind for kind, wait in zip(waiting, waits, strict=True) if not wait.done()]
+    assert "".join([*left, "H" if high else "N"] if found else ["refused"]) == room
+    for wait in waits:
+        if wait.done():
+            with pytest.raises(errors.AtCapacity):
+                await wait
+        wait.cancel()
 
 
 class Queue(RuleBasedStateMachine):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import errors
-from gateway.credentials.token_endpoint import UNRESOLVED
+from gateway.credentials.checked_transport import UNRESOLVED
 from gateway.drill import findings
 from gateway.drill.findings import Place, Reason
 from program.oauth.errors import TokenUnavailable
