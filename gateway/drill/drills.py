@@ -391,7 +391,8 @@ class Drills:
         route, backend, origin = entry.route, entry.backend, destination.origin
         for source in self._credentials.sources(route, backend) - self._fingerprints.keys():
             await self._has_changed(source)
-        renews, entry.renews = entry.renews, False
+        # Until a new token can be had, an older one proves nothing: the one that counts could not be fetched.
+        renews, entry.renews = entry.renews or entry.record.finding.of_token, False
         if destination.certified:
             certificate = await self._credentials.certificate(route, backend, refresh=renews)
             origin = origin._replace(certificate=certificate)

@@ -90,7 +90,7 @@ def verdict(reading: Reading) -> Verdict:
     """
     if reading.unread is not None:
         return Verdict("Unknown", reading.unread.reason, reading.unread.message)
-    failed = [drill for drill in reading.drills if not _is_proven(drill)]
+    failed = [drill for drill in reading.drills if drill.reason != reasons.PROVEN]
     if not reading.drills:
         return _NOT_TRIED
     worst = _most_frequent(failed)
@@ -99,7 +99,7 @@ def verdict(reading: Reading) -> Verdict:
     if len(failed) < len(reading.drills):
         message = f"At least one gateway reaches the remote backend, and at least one does not: {_message(worst)}"
         return Verdict("True", reasons.PROVEN, message)
-    fails = all(drill.reason in _FATAL and drill.failures >= FAILURES for drill in failed)
+    fails = all(_fails(drill) for drill in failed)
     return Verdict("False", worst.reason, _message(worst), fails)
 
 
@@ -135,11 +135,13 @@ def _awaiting(present: Verdict) -> Verdict:
     return Verdict(present.status, present.reason, present.message, present.fails, awaits=True)
 
 
-def _is_proven(drill: Drill) -> bool:
-    """Return whether the last that is known of the backend is a success."""
-    if drill.reason == reasons.PROVEN:
-        return True
-    return drill.succeeded is not None and drill.observed is not None and drill.succeeded > drill.observed
+def _fails(drill: Drill) -> bool:
+    """Return whether no request could be served by what one gateway found.
+
+    Requests may succeed for a while although drills fail: with an older token, where no new one can be had.
+    """
+    succeeded = drill.succeeded is not None and drill.observed is not None and drill.succeeded > drill.observed
+    return drill.reason in _FATAL and drill.failures >= FAILURES and not succeeded
 
 
 def _most_frequent(failed: list[Drill]) -> Drill | None:

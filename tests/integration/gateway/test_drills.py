@@ -304,6 +304,25 @@ async def test_a_wrong_client_secret_and_its_correction(monkeypatch: pytest.Monk
             assert result(running)["reason"] == "TokenRefused"  # requests go on with the older token
 
 
+async def test_an_older_token_does_not_prove_a_wrong_client_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a token was refused, drills go on to fail until a new one can be had, whatever token is left."""
+    monkeypatch.setattr(drills, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "WATCH_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "RETRY_SECONDS", 0.01)
+    tokens = TokenServer(secret=CANARY, decodes=True)
+    secrets = Secrets()
+    async with serving(responding(reply(b"{}"))) as server, serving(tokens.script) as endpoint:
+        secrets.objects["default", "oauth"] = oauth(endpoint.port)
+        route = document(remote(100, credentials=TOKEN))
+        async with gateway(route, remote_port=server.port, settings=settings(), secrets=secrets) as running:
+            proven = (await found(running, "Proven"))["lastSuccessTime"]
+            secrets.objects["default", "oauth"] = oauth(endpoint.port, "wrong-secret")
+            await until(lambda: result(running)["consecutiveFailures"] >= 3)
+            assert (result(running)["reason"], result(running)["lastSuccessTime"]) == ("TokenRefused", proven)
+            secrets.objects["default", "oauth"] = oauth(endpoint.port)
+            await found(running, "Proven")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
