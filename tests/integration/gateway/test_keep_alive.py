@@ -512,20 +512,20 @@ async def test_who_does_not_ask_for_a_stream_gets_the_status(body: bytes, fields
         assert (response.status, response.body, sent(running)) == (400, b"no", 0)
 
 
-@pytest.mark.parametrize(
-    ("target", "body", "fields"),
-    [
-        (MESSAGES, BODY, ()),
-        (b"/v1/completions?a=b", b'{"model":"demo","prompt":"x", "stream" : true}', ()),
-        (b"/default/demo/anything", b"text", (b"Accept: text/event-stream",)),
-        (CHAT, gzip.compress(BODY), (b"Content-Encoding: gzip",)),
-        (b"/v1/responses", gzip.compress(BODY), (b"Content-Encoding: gzip",)),
-    ],
-)
-async def test_who_asks_for_a_stream_gets_comments_before_the_head(
-    target: bytes, body: bytes, fields: tuple[bytes, ...]
-) -> None:
+ASKS: Final[Mapping[str, tuple[bytes, bytes, tuple[bytes, ...]]]] = {
+    "messages": (MESSAGES, BODY, ()),
+    "completions": (b"/v1/completions?a=b", b'{"model":"demo","prompt":"x", "stream" : true}', ()),
+    "accept": (b"/default/demo/anything", b"text", (b"Accept: text/event-stream",)),
+    "compressed, by path": (CHAT, gzip.compress(BODY), (b"Content-Encoding: gzip",)),
+    "compressed, by model": (b"/v1/responses", gzip.compress(BODY), (b"Content-Encoding: gzip",)),
+}
+"""Ways to ask for a stream: target, body and fields of a request."""
+
+
+@pytest.mark.parametrize("way", ASKS)
+async def test_who_asks_for_a_stream_gets_comments_before_the_head(way: str) -> None:
     """With beforeHead all ways to ask for a stream count, also in a compressed body."""
+    target, body, fields = ASKS[way]
     go = asyncio.Event()
     late = reply(b'{"detail":"no"}', b"400 Bad Request")
     async with (
