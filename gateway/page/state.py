@@ -157,7 +157,9 @@ def _gather_routes(
         is_troubled = row.level in (Level.BAD, Level.WARN)
         troubled += is_troubled
         offloaded += row.offloaded
-        notes += [one for one in row.notes if one.level in (Level.BAD, Level.WARN)]
+        texts = [one.text for one in row.notes if one.level in (Level.BAD, Level.WARN)]
+        if texts:
+            notes.append(Note(row.level, " ".join(texts), row.key, row.config_map))
         if len(notes) > 8 * MOST_NOTES:
             state.more_notes += _keep_worst(notes)
         if state.filter.has_route(row.key):
@@ -225,7 +227,9 @@ def _judge(state: PageState, of_routes: tuple[list[Note], int, int]) -> None:
     else:
         state.headline = "The model serves" if state.all_routes == 1 else f"All {models} serve"
     if offloaded and not troubled and state.why_not_ready is None:
-        state.headline += f", {offloaded:,} of them offloaded" if state.all_routes > 1 else ", offloaded"
+        many = "all" if offloaded == state.all_routes else f"{offloaded:,}"
+        state.headline += f", {many} of them offloaded" if state.all_routes > 1 else ", offloaded"
+        state.level = min(state.level, Level.INFO, key=lambda one: one.rank)
 
 
 def _timestamp(seconds: float) -> str:

@@ -54,15 +54,19 @@ class PlaceTraffic:
 class RouteTraffic:
     """Traffic of one route."""
 
-    __slots__ = ("diverted", "failed", "requests")
+    __slots__ = ("diverted", "diverted_ago", "failed", "failed_ago", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
         """Requests whose client did not leave before the response."""
         self.failed: dict[str, int] = {}
         """Requests that failed, by status, and `broke off` for those whose response was not complete."""
+        self.failed_ago = 0.0
+        """Seconds since the last of them ended."""
         self.diverted: dict[str, int] = {}
         """Requests that went elsewhere than the split says, by reason."""
+        self.diverted_ago = 0.0
+        """Seconds since the last of them ended."""
 
 
 class Traffic:
@@ -97,12 +101,12 @@ class Traffic:
                 whole = False
                 break
             oldest = min(oldest, ended)
-            self._count(record)
+            self._count(record, max(0.0, now - ended))
             yield
         if not whole:
             self.seconds = max(1.0, now - oldest)
 
-    def _count(self, record: RequestRecord) -> None:
+    def _count(self, record: RequestRecord, ago: float) -> None:
         self.requests += 1
         failed = "broke off" if record.broken else str(record.status) if record.status >= 500 else None
         self.failed += failed is not None
@@ -114,9 +118,11 @@ class Traffic:
             route = self.routes[key] = RouteTraffic()
         route.requests += record.status != _LEFT
         if failed is not None:
+            route.failed_ago = ago if not route.failed else min(route.failed_ago, ago)
             route.failed[failed] = route.failed.get(failed, 0) + 1
         reason = record.reason
         if reason is not None and reason in DIVERSIONS:
+            route.diverted_ago = ago if not route.diverted else min(route.diverted_ago, ago)
             route.diverted[reason] = route.diverted.get(reason, 0) + 1
         before = record.queued
         backend, pod, failures = record.backend, record.pod, record.failures or ()

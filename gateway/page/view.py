@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from gateway.api.v1alpha1 import Backend, RouteDocument, Use
 from gateway.page.traffic import PlaceTraffic, RouteTraffic, Times, Traffic
-from gateway.page.words import DIVERSIONS, SPLITS
+from gateway.page.words import DIVERSIONS, LOCAL_MISSING, SPLITS
 
 MOST_PODS: Final = 50
 """Pods of one backend that are shown at most; those in trouble come first."""
+
+RECENT_SECONDS: Final = 60.0
+"""Seconds for which failed requests are an alarm."""
 
 
 class Level(StrEnum):
@@ -187,7 +190,7 @@ def route_row(state: Mapping[str, Any], document: RouteDocument | None, traffic:
         for one, known in zip(document.backends if document else (), state["backends"], strict=True)
     ]
     counts = traffic.routes.get(key) or RouteTraffic()
-    notes = _notes(key, state, backends, counts)
+    notes = _notes(state, backends, counts)
     level = min((one.level for one in notes), key=lambda one: one.rank, default=Level.OK)
     remote = [one for one in backends if one.weight and not _is_local(document, one.id)]
     offloaded = bool(remote)
@@ -218,13 +221,12 @@ def _is_local(document: RouteDocument | None, backend: str) -> bool:
     return document is not None and any(one.id == backend and one.service is not None for one in document.backends)
 
 
-def _notes(key: str, state: Mapping[str, Any], backends: Sequence[BackendRow], counts: RouteTraffic) -> Sequence[Note]:
+def _notes(state: Mapping[str, Any], backends: Sequence[BackendRow], counts: RouteTraffic) -> Sequence[Note]:
     """Return what a person may have to look at, the worst first."""
     notes: list[Note] = []
-    anchor = f"{state['namespace']}/{state['configMap']}"
 
     def add(level: Level, text: str) -> None:
-        notes.append(Note(level, text, key, anchor))
+        notes.append(Note(level, text))
 
     if state["error"] is not None and state["inForce"]:
         add(Level.WARN, f"The newest route document is refused, the last good one stays in force: {state['error']}.")
@@ -238,6 +240,14 @@ def _notes(key: str, state: Mapping[str, Any], backends: Sequence[BackendRow], c
         add(Level.BAD, "The split gives no backend any requests, so they get 503.")
     elif state["inForce"] and not sound:
         add(Level.BAD, "No backend takes requests as it should.")
+    failed = sum(counts.failed.values())
+    if failed:
+        # What has stopped is no alarm any more.
+        much = failed * 10 >= counts.requests and counts.failed_ago < RECENT_SECONDS
+        how = f"{_listed(counts.failed)}, the last one {duration(counts.failed_ago)} ago"
+        add(Level.BAD if much else Level.WARN, f"{failed:,} of {plural(counts.requests, 'request')} failed: {how}.")
+    if state["reason"] in LOCAL_MISSING and any(one.weight for one in backends):
+        add(Level.WARN, f"{SPLITS[state['reason']]} All requests are offloaded.")
     for one in backends:
         if one.level in (Level.BAD, Level.WARN):
             # Where another backend takes the requests, clients notice nothing.
@@ -247,15 +257,11 @@ def _notes(key: str, state: Mapping[str, Any], backends: Sequence[BackendRow], c
             add(Level.WARN, f"{one.id}: {plural(one.queued, 'request')} in the queue.")
         if one.pods_in_trouble:
             add(Level.WARN, f"{one.id}: {one.pods_in_trouble} of {len(one.pods) + one.more_pods} pods in trouble.")
-    failed = sum(counts.failed.values())
-    if failed:
-        much = failed * 10 >= counts.requests
-        add(Level.BAD if much else Level.WARN,
-            f"{failed:,} of {plural(counts.requests, 'request')} failed: {_listed(counts.failed)}.")  # fmt: skip
     diverted = sum(counts.diverted.values())
     if diverted:
         level = Level.WARN if set(counts.diverted) - {"Stateful"} else Level.INFO
-        add(level, f"{plural(diverted, 'request')} went elsewhere than the split says: {_listed(counts.diverted)}.")
+        how = f"{_listed(counts.diverted)}, the last one {duration(counts.diverted_ago)} ago"
+        add(level, f"{plural(diverted, 'request')} went elsewhere than the split says: {how}.")
     if state["unknownFields"]:
         add(Level.INFO, f"This gateway ignores {plural(state['unknownFields'], 'field')} of the route document that it"
                         " does not know; it may be older than the controller.")  # fmt: skip

@@ -35,6 +35,19 @@ SPLITS: Final[Mapping[str, str]] = {
 }
 """Meaning of the reasons of splits, which hooks decide."""
 
+LOCAL_MISSING: Final = frozenset(
+    {
+        "NoReadyReplica",
+        "WorkloadMissing",
+        "WorkloadSelectorUnsupported",
+        "ServiceMissing",
+        "ServiceWithoutSelector",
+        "ExternalService",
+        "PortUnknown",
+    }
+)
+"""Reasons for which everything is offloaded though nobody has asked for that."""
+
 DIVERSIONS: Final[Mapping[str, str]] = {
     "Failover": "An attempt failed before the client got anything, so another backend got the request.",
     "Overflow": "The local backend was at its limit, so the remote one got the request.",

@@ -53,10 +53,14 @@ def test_every_file_has_its_checksum(release: Path) -> None:
 
 
 def test_the_python_packages(release: Path) -> None:
-    """The wheel has the two programs and what they share, and nothing else; a wheel can be built from the sdist."""
+    """The wheel has the two programs and what they share, the files of the page too, and nothing else; a wheel can be
+    built from the sdist."""
     (wheel,) = release.glob("*.whl")
-    folders = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    files = set(zipfile.ZipFile(wheel).namelist())
+    folders = {name.partition("/")[0] for name in files}
     assert folders == {"hooks", "gateway", "program", f"beamlit_controller-{VERSION}.dist-info"}
+    page = {one.relative_to(ROOT).as_posix() for one in (ROOT / "gateway/page").rglob("*.*") if one.suffix != ".pyc"}
+    assert {"gateway/page/templates/page.html", "gateway/page/static/page.css"} <= page <= files
     (sdist,) = release.glob("beamlit_controller-*.tar.gz")
     with tarfile.open(sdist) as content:
         names = {name.partition("/")[2].partition("/")[0] for name in content.getnames()}

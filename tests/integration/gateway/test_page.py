@@ -134,7 +134,7 @@ async def test_what_it_shows(place: Place) -> None:
         "other serves local 100 %",
         "remote.example",
         "local ✕ connectFailure after 3 ms → remote ✓ responded after 497 ms",
-        "1 request went elsewhere than the split says: Failover ×1.",
+        "1 request went elsewhere than the split says: Failover ×1, the last one ",
         "750 ms",
         " s ago. The gateway runs since",
         "Every source can be read",

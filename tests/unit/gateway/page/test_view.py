@@ -80,6 +80,8 @@ def test_a_backend_without_weight_is_no_alarm() -> None:
     """A backend that only stands by needs a look when it fails, and no more: all requests are served."""
     one = row(backend(breaker="open"), weights=(0, 100), reason="NoReadyReplica")
     assert (one.level, one.backends[0].level) == (Level.WARN, Level.BAD)
+    assert "warn No local replica is ready. All requests are offloaded." in texts(one)
+    assert row(weights=(0, 100), reason="ScaledToZero").notes == []
 
 
 def test_a_route_without_any_backend() -> None:
@@ -108,9 +110,21 @@ def test_failures_and_diversions() -> None:
     records = [record(at=10.0)] * 20 + [record(at=10.0, status=502)] * 2 + [record(at=10.0, status=503)]
     list(traffic.count(iter([*records, record(at=10.0, reason="Failover")]), 12.0, whole=True))
     one = row(traffic=traffic)
-    assert "bad 3 of 24 requests failed: 502 ×2, 503 ×1." in texts(one)
-    assert "warn 1 request went elsewhere than the split says: Failover ×1." in texts(one)
+    assert "bad 3 of 24 requests failed: 502 ×2, 503 ×1, the last one 0 ms ago." in texts(one)
+    words = "1 request went elsewhere than the split says: Failover ×1, the last one 0 ms ago."
+    assert f"warn {words}" in texts(one)
     assert one.requests == 24
+
+
+def test_failures_that_have_stopped() -> None:
+    """Failures are no alarm any more when the last one is a while ago, and neither are a few among many requests."""
+    for ago, number, level in ((5.0, 9, Level.BAD), (90.0, 9, Level.WARN), (5.0, 10, Level.WARN)):
+        traffic = Traffic()
+        records = [record(at=98.0 - ago, status=502), *[record(at=1.0)] * number]
+        list(traffic.count(iter(records), 100.0, whole=True))
+        one = row(traffic=traffic)
+        assert one.level is level
+        assert f"failed: 502 ×1, the last one {duration(ago)} ago." in texts(one)
 
 
 def test_pods() -> None:

@@ -2,7 +2,7 @@
 
 from gateway.backends import failover
 from gateway.backends.breaker import UnavailableReason
-from gateway.page.words import DIVERSIONS, SPLITS
+from gateway.page.words import DIVERSIONS, LOCAL_MISSING, SPLITS
 from hooks import reasons
 from hooks.offloading.rules import BY_METRICS
 
@@ -30,6 +30,12 @@ def test_splits() -> None:
     """Each reason that hooks may give for a split has a sentence."""
     assert set(SPLITS) == reasons.READINESS | reasons.NOWHERE_TO_OFFLOAD | BY_METRICS | POLICIES | OTHERS
     assert all(sentence.endswith(".") for sentence in SPLITS.values())
+
+
+def test_what_nobody_has_asked_for() -> None:
+    """A workload that is scaled to 0, deleted or changed is meant; any other reason without a ready replica is not."""
+    meant = {reasons.SCALED_TO_ZERO, reasons.TERMINATING, reasons.PROGRESSING}
+    assert reasons.READINESS - meant == LOCAL_MISSING
 
 
 def test_diversions() -> None:
