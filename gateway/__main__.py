@@ -219,7 +219,8 @@ async def _serve(
         retry=gateway.retry,
     )
     resolver = Resolver(rules, overrides=overrides)
-    upstream = Upstream(resolver, strict_tls=settings.tls.strict)
+    seen = metrics.certificates.see
+    upstream = Upstream(resolver, strict_tls=settings.tls.strict, certificate_seen=partial(seen, "server"))
     default = settings.default_remote_backend.auth_config
     credentials = Credentials(
         Secrets(source),
@@ -227,6 +228,7 @@ async def _serve(
         default=None if default is None else lambda: from_settings(default.oauth_config),
         strict_tls=settings.tls.strict,
         token_request=metrics.token_request,
+        certificate_seen=partial(seen, "client"),
     )
     model_keys = ModelKeys(Secrets(source))
     jwt = gateway.access.jwt
@@ -265,6 +267,8 @@ async def _serve(
     metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
     metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
     metrics.upstream_connects.count = lambda: stats.connects
+    metrics.certificates.listener = None if gateway.tls is None else gateway.tls.cert_file
+    metrics.certificates.authorities = store.authorities
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
     stopped = asyncio.Event()

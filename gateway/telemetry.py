@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 
 from gateway.journal import RequestRecord, line
 from gateway.route_metrics import RouteMetrics
+from program.certificate_ends import CertificateEnds
 
 ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output before further ones are dropped."""
@@ -186,6 +187,8 @@ class Metrics:
         self.registry.register(self._routes)
         self.routes_in_force = RouteMetrics()
         self.registry.register(self.routes_in_force)
+        self.certificates = CertificateEnds("gateway")
+        self.registry.register(self.certificates)
         self._callers = _Callers()
         self.registry.register(self._callers)
         self.in_flight = Gauge(

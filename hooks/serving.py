@@ -75,6 +75,7 @@ async def run(
     context = certificates.server_context(tls, "hooks.tls") if tls is not None else None
     signals = Signals(asyncio.get_running_loop())
     metrics = Metrics()
+    metrics.certificates.listener = None if tls is None else tls.cert_file
     async with (
         open_sources(settings.metric_informer, metrics, strict_tls=settings.tls.strict) as sources,
         _gateways(settings.proxy_service.admin_address, metrics) as gateways,

@@ -358,6 +358,18 @@ ROWS: Final = (
                     Query("max(beamlit_gateway_document_errors)", "documents and sources with an error"),
                 ),
             ),
+            Panel(
+                "Days until certificates end",
+                "Days left of each certificate that is used: of listeners, servers, clients and authorities.",
+                (
+                    Query(
+                        "(min by (certificate, name) (beamlit_gateway_certificate_end_timestamp_seconds"
+                        " or beamlit_hooks_certificate_end_timestamp_seconds) - time()) / 86400",
+                        "{{certificate}} {{name}}",
+                    ),
+                ),
+                unit="d",
+            ),
         ),
     ),
     Row(

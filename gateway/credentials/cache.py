@@ -153,6 +153,7 @@ class Credentials:
         timeout_seconds: float = 10.0,
         wait_seconds: float = _WAIT_SECONDS,
         token_request: Callable[[TokenResult], None] = lambda _: None,
+        certificate_seen: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         """Read secrets with `reader`, find token endpoints with `resolver`.
 
@@ -165,13 +166,17 @@ class Credentials:
             timeout_seconds: seconds for a whole token request.
             wait_seconds: seconds after the start of one in which requests wait for it.
             token_request: called with the result of each token request.
+            certificate_seen: called with namespace and name of the Secret, and the chain in PEM, for each client
+                certificate that is used.
         """
         self._reader = reader
         self._default = default
         self._timeout = timeout_seconds
         self._pacing = Pacing(wait_seconds, _PAUSE_SECONDS, _PAUSE_SECONDS, _PAUSE_SECONDS)
         self._complaints = Complaints()
-        self._values = SecretValues(reader, self._complaints, timeout_seconds=timeout_seconds / 2)
+        self._values = SecretValues(
+            reader, self._complaints, timeout_seconds=timeout_seconds / 2, certificate_seen=certificate_seen
+        )
         self._endpoints = TokenEndpoints(resolver, timeout_seconds=timeout_seconds, strict_tls=strict_tls)
         self._client = TokenClient()
         self._token_request = token_request

@@ -235,8 +235,16 @@ class _Values:
 class SecretValues:
     """Header values and client certificates from Secrets."""
 
-    def __init__(self, reader: SecretReader, complaints: Complaints, *, timeout_seconds: float) -> None:
-        """Read Secrets with `reader`, each for `timeout_seconds` at most."""
+    def __init__(
+        self,
+        reader: SecretReader,
+        complaints: Complaints,
+        *,
+        timeout_seconds: float,
+        certificate_seen: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        """Read Secrets with `reader`, each for `timeout_seconds` at most; report certificates to `certificate_seen`."""
+        self._certificate_seen = certificate_seen
         self._complaints = complaints
         self._secrets = SecretCache(reader, complaints, lambda *_: _Values(), timeout_seconds=timeout_seconds)
 
@@ -290,6 +298,7 @@ class SecretValues:
                 values.certificate = (*pair, certificate)
         if values.certificate[2] is None:
             raise self._refused(route.namespace, name, "tls.crt and tls.key are no certificate with its key")
+        self._certificate_seen(f"{route.namespace}/{name}", pair[0])
         return values.certificate[2]
 
     async def close(self) -> None:

@@ -135,6 +135,13 @@ class RouteStore:
             state = self._runtime[key] = RouteRuntime(budget, tenant)
         return state
 
+    def authorities(self) -> Iterator[tuple[str, str]]:
+        """Yield the certificate authorities that routes in force trust, in PEM, by `namespace/name/backend`."""
+        for key, route in self.table.routes.items():
+            for one in route.document.backends:
+                if one.tls.ca_bundle is not None:
+                    yield f"{key}/{one.id}", one.tls.ca_bundle
+
     def _states(self) -> Iterator[RouteState]:
         """Yield the state of each route in force."""
         for key, route in self.table.routes.items():

@@ -49,7 +49,19 @@ class Upstream:
         limits: UpstreamLimits | None = None,
         strict_tls: bool = False,
         sweep_seconds: float = 1.0,
+        certificate_seen: Callable[[str, bytes], None] | None = None,
     ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            resolver: Resolver of the names of backends, which checks their addresses.
+            limits: Limits on responses and on the pool; None for the usual ones.
+            strict_tls: Whether certificates must follow RFC 5280 to the letter.
+            sweep_seconds: Seconds between two looks for connections that have had their time.
+            certificate_seen: Function that is called with host and port and the certificate, in DER, of each server to
+                which a connection over TLS is opened.
+        """
+        self._certificate_seen = certificate_seen
         self.limits = limits or UpstreamLimits()
         self.stats = Stats()
         self._resolver = resolver
@@ -265,6 +277,9 @@ class Upstream:
             if session.selected_alpn_protocol() not in (None, "http/1.1"):
                 connection.abort()
                 raise errors.TlsFailed  # a protocol that was not offered
+            if self._certificate_seen is not None:
+                name = f"{origin.server_name or origin.host}:{origin.port}"
+                self._certificate_seen(name, session.getpeercert(True) or b"")
         return connection
 
     def _context(self, origin: Origin) -> ssl.SSLContext:

@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import yaml
@@ -136,10 +137,10 @@ MODEL: Final = {"namespace": "default", "model": "demo"}
 GATEWAY: Final = {"instance": "10.0.0.1:8081", "job": "beamlit", "namespace": "beamlit-system", "pod": "gateway-0"}
 
 
-def one_series(name: str, **labels: str) -> str:
+def one_series(metric: str, /, **labels: str) -> str:
     """Return the notation of a series."""
     inside = ", ".join(f'{key}="{value}"' for key, value in labels.items())
-    return f"{name}{{{inside}}}"
+    return f"{metric}{{{inside}}}"
 
 
 def ended(code: str, backend: str = "local") -> str:
@@ -155,6 +156,16 @@ def weight(backend: str) -> str:
 def refused(cause: str) -> str:
     """Return the series of failed attempts at the remote backend of the model `default/demo`."""
     return one_series("beamlit_gateway_upstream_errors_total", **MODEL, backend="remote", cause=cause)
+
+
+DAY: Final = 86400
+
+
+def ends(program: str, certificate: str, name: str, **labels: str) -> str:
+    """Return the series of the end of a certificate. The clock of promtool begins at 0."""
+    return one_series(
+        f"beamlit_{program}_certificate_end_timestamp_seconds", certificate=certificate, name=name, **labels
+    )
 
 
 CASES: Final = (
@@ -316,6 +327,29 @@ CASES: Final = (
         "40m",
         None,
     ),
+    Case(
+        "BeamlitCertificateEndsSoon",
+        "two gateways know a certificate with nearly five days left, hooks another with 117",
+        {ends("gateway", "server", "api.example:443", instance=one): f"{5 * DAY}x100" for one in ("a", "b")}
+        | {ends("hooks", "listener", "tls.crt"): f"{117 * DAY}x100"},
+        "90m",
+        {"certificate": "server", "name": "api.example:443"},
+        "ends in 4.9 days",
+    ),
+    Case(
+        "BeamlitCertificateEndsSoon",
+        "that of hooks ends",
+        {ends("hooks", "listener", "tls.crt"): f"{10 * DAY}x100"},
+        "90m",
+        {"certificate": "listener", "name": "tls.crt"},
+    ),
+    Case(
+        "BeamlitCertificateEndsSoon",
+        "it is renewed in time",
+        {ends("gateway", "client", "default/c"): f"{12 * DAY}x30 {90 * DAY}x100"},
+        "90m",
+        None,
+    ),
 )
 
 
@@ -325,61 +359,58 @@ def test_every_alert_has_cases() -> None:
     assert {one.alert for one in CASES if one.fires is None} == set(NAMES)
 
 
-def cases(chosen: tuple[Case, ...], by_alert: dict[str, Any]) -> dict[str, Any]:
-    """Return a file of tests for promtool, in which each case says which alerts there are."""
-    return {
-        "rule_files": ["rules.yaml"],
-        "evaluation_interval": "1m",
-        "tests": [
+def tried(folder: Path, chosen: Sequence[Case], *, annotated: bool = False) -> subprocess.CompletedProcess[str]:
+    """Return what `promtool test rules` makes of cases; without annotations, which it would compare word by word.
+
+    Each alert has files of its own, as promtool evaluates all rules of a file at each minute of a case.
+    """
+    files: list[Path] = []
+    for rule in rules():
+        mine = [one for one in chosen if one.alert == rule["alert"]]
+        if not mine:
+            continue
+        known = rule if annotated else {key: value for key, value in rule.items() if key != "annotations"}
+        (folder / f"{rule['alert']}.rules.yaml").write_text(
+            yaml.safe_dump({"groups": [{"name": "beamlit", "rules": [known]}]})
+        )
+        tests = [
             {
-                "name": f"{one.alert}: {one.what}",
                 "interval": "1m",
                 "input_series": [{"series": key, "values": value} for key, value in one.series.items()],
                 "alert_rule_test": [
                     {
                         "alertname": one.alert,
                         "eval_time": one.at,
-                        "exp_alerts": []
-                        if one.fires is None
-                        else [{"exp_labels": by_alert[one.alert]["labels"] | one.fires, "exp_annotations": {}}],
+                        "exp_alerts": [] if one.fires is None else [{"exp_labels": rule["labels"] | one.fires}],
                     }
                 ],
             }
-            for one in chosen
-        ],
-    }
-
-
-def without_annotations() -> dict[str, Any]:
-    """Return the rules without annotations, which promtool would compare word by word."""
-    bare = [{key: value for key, value in one.items() if key != "annotations"} for one in rules()]
-    return {"groups": [{"name": "beamlit", "rules": bare}]}
+            for one in mine
+        ]
+        files.append(folder / f"{rule['alert']}.yaml")
+        files[-1].write_text(
+            yaml.safe_dump({"rule_files": [f"{rule['alert']}.rules.yaml"], "evaluation_interval": "1m", "tests": tests})
+        )
+    return promtool("test", "rules", *files)
 
 
 def test_alerts_fire_and_stay_silent(tmp_path: Path) -> None:
     """`promtool test rules` finds that each alert fires in its cases, with its labels, and is silent in the others."""
-    by_alert = {one["alert"]: one for one in rules()}
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(without_annotations()))
-    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases(CASES, by_alert)))
-    result = promtool("test", "rules", tmp_path / "cases.yaml")
+    result = tried(tmp_path, CASES)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_a_case_that_is_wrong_is_found(tmp_path: Path) -> None:
-    """promtool complains about a case whose alert fires although it should not, so the test above can fail."""
+@pytest.mark.parametrize("fires", [None, {"model": "other"}])
+def test_a_case_that_is_wrong_is_found(tmp_path: Path, fires: dict[str, str] | None) -> None:
+    """promtool complains about a case whose alert has other labels, or should be silent, so the test above can fail."""
     (first, *_) = CASES
-    wrong = Case(first.alert, first.what, first.series, first.at, None)
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(without_annotations()))
-    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases((wrong,), {})))
-    assert promtool("test", "rules", tmp_path / "cases.yaml").returncode == 1
+    assert tried(tmp_path, [replace(first, fires=fires)]).returncode == 1
 
 
 def test_what_an_alert_says(tmp_path: Path) -> None:
     """The description of an alert that fires has the model and the value, and no template is left in it."""
-    described = tuple(one for one in CASES if one.description)
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(groups()))
-    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases(described, {one["alert"]: one for one in rules()})))
-    result = promtool("test", "rules", tmp_path / "cases.yaml")
+    described = [one for one in CASES if one.description]
+    result = tried(tmp_path, described, annotated=True)
     told = " ".join((result.stdout + result.stderr).split())
     assert [one.description for one in described if one.description not in told] == []
     assert "default/demo" in told

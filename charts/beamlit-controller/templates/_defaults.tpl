@@ -178,6 +178,11 @@
             "severity": "warning",
             "percentage": 10,
             "for": "15m"
+          },
+          "certificateEndsSoon": {
+            "severity": "warning",
+            "days": 14,
+            "for": "1h"
           }
         }
       },
@@ -352,6 +357,7 @@
     "monitoring.podMonitor",
     "monitoring.prometheusRule",
     "monitoring.prometheusRule.alerts",
+    "monitoring.prometheusRule.alerts.certificateEndsSoon",
     "monitoring.prometheusRule.alerts.credentialsRefused",
     "monitoring.prometheusRule.alerts.gatewayMissing",
     "monitoring.prometheusRule.alerts.hooksFail",

@@ -387,6 +387,8 @@ async def test_tls_at_the_edge(tmp_path: Path) -> None:
         await client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert (await client.response()).complete
         client.close()
+        listener = 'beamlit_gateway_certificate_end_timestamp_seconds{certificate="listener",name="cert.pem"}'
+        assert listener in (await running.admin.get("/metrics")).text
         old = await running.client(context)
         await old.send(b"GET /default/demo/x HTTP/1.0\r\nHost: gateway\r\n\r\n")
         assert (await old.response()).complete

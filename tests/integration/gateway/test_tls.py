@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.api.v1alpha1 import Backend, Tls
 from gateway.credentials import secrets
+from program.validity import ends_of
 from tests.authorities import Authority, Pair, self_signed, strict_by_default
 from tests.deadlines import SECONDS
 from tests.integration.gateway.wire import Running, document, gateway, reply
@@ -259,6 +260,21 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
             response = await running.ask(GET)
             assert (response.status, response.body) == (200, b"the gateway")
         assert len(server.sides) == 1
+
+
+async def test_ends_of_certificates_are_metrics(tmp_path: Path) -> None:
+    """A metric says when the certificates end that a server and the gateway have shown, and the route's authority."""
+    mine = ROOT.issue("x", common_name="the gateway", days=(-1, 9))
+    metric = "beamlit_gateway_certificate_end_timestamp_seconds"
+    async with asking(tmp_path, Vault(mine=shown(mine))) as (running, _):
+        authority = {"certificate": "authority", "name": "default/demo/remote"}
+        assert running.count(metric, **authority) == ends_of(ROOT.pem)[0]
+        labels = {"certificate": "server", "name": "remote.test:443"}
+        assert running.metrics.registry.get_sample_value(metric, labels) is None
+        assert (await running.ask(GET)).status == 200
+        served = (tmp_path / "server.crt").read_text()
+        assert running.count(metric, **labels) == ends_of(served)[0]
+        assert running.count(metric, certificate="client", name="default/mine") == ends_of(mine.chain)[0]
 
 
 async def test_a_renewed_client_certificate_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -330,12 +331,17 @@ async def gateway(
         overrides=overrides,
         open_server=open_server,
     )
-    upstream = Upstream(resolver, strict_tls=loaded.tls.strict, sweep_seconds=0.1)
+    seen = metrics.certificates.see
+    upstream = Upstream(
+        resolver, strict_tls=loaded.tls.strict, sweep_seconds=0.1, certificate_seen=partial(seen, "server")
+    )
+    metrics.certificates.authorities = store.authorities
     credentials = Credentials(
         secrets or NoSecrets(),
         resolver,
         default=(lambda: default) if default is not None else None,
         token_request=metrics.token_request,
+        certificate_seen=partial(seen, "client"),
     )
     journal = Journal(loaded.gateway.limits.decisions)
     memory = MemoryBudget(loaded.gateway.limits.memory_bytes, memory_wait)

@@ -193,8 +193,11 @@ def test_tls_and_token(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     (tmp_path / "token").write_text("canary")
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
-    with serving("serve", *files) as (_, port, _):
+    with serving("serve", *files) as (_, port, operations):
         assert json.loads(curl(port, certificate)[1])["children"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{operations}/metrics", timeout=SECONDS) as response:
+            listener = 'beamlit_hooks_certificate_end_timestamp_seconds{certificate="listener",name="cert.pem"}'
+            assert listener in response.read().decode()
     with serving("serve", *files, "--bearer-file", f"{tmp_path}/token") as (_, port, _):
         code, content = curl(port, certificate, "-H", "Authorization: Bearer canary")
         assert (code, len(json.loads(content)["children"])) == (200, 2)

@@ -30,10 +30,11 @@ from gateway.api.v1alpha1 import (
     OAuth2,
     Retry,
     RouteDocument,
+    Tls,
     Use,
 )
 from tests.alert_rules import rules
-from tests.builders import REMOTE, model_deployment, request_body, workload
+from tests.builders import AUTHORITY, REMOTE, model_deployment, request_body, workload
 from tests.deadlines import SECONDS
 from tests.e2e.keda import manifests
 from tests.integration.gateway.test_directory_source import write
@@ -49,6 +50,7 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("monitoring")]
 
 API_KEY: Final = "key-of-team-a-0123456789"
 ALWAYS: Final = {
+    "certificateEndsSoon": {"days": 1_000_000},
     "nothingServes": {"percentage": 1},
     "requestsFail": {"percentage": 1},
     "tableStale": {"seconds": -1},
@@ -83,8 +85,9 @@ def routes(port: int) -> Iterator[RouteDocument]:
     remote = Backend(id="remote", host="127.0.0.1", port=port, weight=50, path_prefix="/status/200", use=every)
     closed = Breaker(consecutive_failures=1000, minimum=1000)
     yield RouteDocument(name="demo", backends=(local, remote), retry=Retry(body_bytes=RESENT_BYTES), breaker=closed)
-    for name in ("away", "quiet"):
-        yield RouteDocument(name=name, backends=(Backend(id="local", service="away-local", port=80, weight=100),))
+    for name, tls in (("away", Tls()), ("quiet", Tls(ca_bundle=AUTHORITY))):
+        away = Backend(id="local", service="away-local", port=80, weight=100, tls=tls)
+        yield RouteDocument(name=name, backends=(away,))
     refusing = Backend(
         id="remote",
         host="127.0.0.1",
