@@ -163,7 +163,7 @@ def _age_seconds(store: RouteStore) -> float | None:
     return round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None
 
 
-def _route(store: RouteStore, document: DocumentState, drills: DrillResults | None) -> dict[str, Any]:
+def _route(store: RouteStore, document: DocumentState, drills: DrillResults | None = None) -> dict[str, Any]:
     good = document.good
     key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
     return {
