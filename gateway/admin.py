@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Final, Protocol
 
@@ -117,7 +116,7 @@ def create_app(
     StatusPage(
         store,
         journal,
-        describe=partial(_route, store),
+        describe=lambda document: _route(store, document, drills),
         why_not_ready=lambda: store.why_not_ready(draining=draining()),
         endpoints=endpoints,
         rendering=rendering,

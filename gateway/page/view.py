@@ -70,6 +70,16 @@ class PodRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillRow:
+    """Last result of the drills at a remote backend."""
+
+    level: Level
+    reason: str
+    text: str
+    """What was tried or what to change, and when that was."""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendRow:
     """One backend of a route."""
 
@@ -93,6 +103,8 @@ class BackendRow:
     pods_in_trouble: int
     more_pods: int
     """Pods that are not shown."""
+    drill: DrillRow | None
+    """Last result of its drills; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +267,9 @@ def _notes(state: Mapping[str, Any], backends: Sequence[BackendRow], counts: Rou
             add(Level.WARN if serves else one.level, f"{one.id}: {one.state}.")
         if one.queued:
             add(Level.WARN, f"{one.id}: {plural(one.queued, 'request')} in the queue.")
+        if one.drill is not None and one.drill.level is Level.WARN:
+            # It says what requests will find, not what they have found.
+            add(Level.WARN, f"{one.id}: the drill found {one.drill.reason}. {one.drill.text}")
         if one.pods_in_trouble:
             add(Level.WARN, f"{one.id}: {one.pods_in_trouble} of {len(one.pods) + one.more_pods} pods in trouble.")
     diverted = sum(counts.diverted.values())
@@ -302,6 +317,7 @@ def _backend_row(route: str, backend: Backend, state: Mapping[str, Any], traffic
         pods=pods[:MOST_PODS],
         pods_in_trouble=sum(one.level is not Level.OK for one in pods),
         more_pods=max(0, len(pods) - MOST_PODS),
+        drill=_drill_row(state.get("drill")),
     )
 
 
@@ -316,6 +332,22 @@ def _availability(state: Mapping[str, Any]) -> tuple[Level, str]:
     if not state.get("healthy", True):
         return Level.BAD, "fails its health checks"
     return Level.OK, "takes requests"
+
+
+def _drill_row(result: Mapping[str, Any] | None) -> DrillRow | None:
+    """Return the row of the last drill at a backend; None where it has no drills."""
+    if result is None:
+        return None
+    level = {"Proven": Level.OK, "NotTried": Level.INFO}.get(result["reason"], Level.WARN)
+    text = result["message"]
+    if result["observedTime"] is not None:
+        text += f" That was at {result['observedTime']}"
+        if result["consecutiveFailures"]:
+            success = result["lastSuccessTime"]
+            text += f", after {plural(result['consecutiveFailures'], 'failure')} in a row"
+            text += ", without any success before" if success is None else f"; the last success was at {success}"
+        text += "."
+    return DrillRow(level, result["reason"], text)
 
 
 def _pod_row(route: str, backend: str, state: Mapping[str, Any], traffic: Traffic) -> PodRow:

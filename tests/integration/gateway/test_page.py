@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -169,6 +169,35 @@ async def test_the_state_of_the_gateway(place: Place) -> None:
         assert part in words, part
     place.draining[0] = True
     assert "Not ready: draining" in (await place.page()).words
+
+
+class Found:
+    """Results of drills that all are the same."""
+
+    gateway = "vm"
+
+    def of(self, route: str, backend: str) -> dict[str, Any] | None:
+        """Return the result at a remote backend."""
+        return None if backend == "local" else {
+            "reason": "TokenRefused", "message": f"{MARKUP} refuses.", "observedTime": "2026-01-01T00:00:00Z",
+            "consecutiveFailures": 2, "lastSuccessTime": None, "by": None,
+        }  # fmt: skip
+
+    def listed(self, namespace: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield nothing."""
+        yield from ()
+
+
+async def test_drills(place: Place) -> None:
+    """The page shows what drills found at remote backends, where there are any."""
+    await place.apply(("default", "demo", split("demo", 100)))
+    assert "Drill" not in (await place.page()).words
+    app = admin.create_app(place.store, Metrics(), place.journal, draining=lambda: False, drills=Found())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        page = Text((await client.get("/")).text)
+    assert f"Drill at remote: TokenRefused . {MARKUP} refuses. That was at 2026-01-01T00:00:00Z" in page.words
+    assert page.words.count("remote: the drill found TokenRefused.") == 2
+    assert "img" not in page.tags
 
 
 async def test_names_with_markup_are_text(place: Place) -> None:

@@ -150,6 +150,32 @@ def test_a_limit_of_streams() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("result", "level", "words"),
+    [
+        ({}, Level.OK, "Its name resolves. That was at 2026-01-01T00:00:00Z."),
+        ({"reason": "NotTried", "observedTime": None}, Level.INFO, "Its name resolves."),
+        ({"reason": "TokenRefused", "consecutiveFailures": 3, "lastSuccessTime": None}, Level.WARN,
+         "That was at 2026-01-01T00:00:00Z, after 3 failures in a row, without any success before."),
+        ({"reason": "Forbidden", "consecutiveFailures": 1}, Level.WARN,
+         "after 1 failure in a row; the last success was at 2025-12-31T00:00:00Z."),
+    ],
+)  # fmt: skip
+def test_drills(result: dict[str, Any], level: Level, words: str) -> None:
+    """The last result of a drill is shown with its sentence, and its route needs a look where the drill has failed."""
+    proven = {
+        "reason": "Proven", "message": "Its name resolves.", "observedTime": "2026-01-01T00:00:00Z", "by": "drill",
+        "consecutiveFailures": 0, "lastSuccessTime": "2025-12-31T00:00:00Z",
+    }  # fmt: skip
+    one = row(backends=[backend(), backend("remote", drill=proven | result)])
+    drill = one.backends[1].drill
+    assert drill is not None
+    assert (drill.level, drill.text.endswith(words)) == (level, True)
+    assert one.backends[0].drill is None
+    assert one.level is (Level.WARN if level is Level.WARN else Level.INFO)
+    assert ("remote: the drill found" in texts(one)) is (level is Level.WARN)
+
+
 def test_requests() -> None:
     """A request is told with its attempts when one failed, and with what else went wrong."""
     plain = request_row(journal.decision(record()), "12:00")
