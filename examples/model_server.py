@@ -13,6 +13,8 @@ for Prometheus, with the names that vLLM gives its own.
 import argparse
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +36,8 @@ from examples.tokens import OAuthError, TokenIssuer
 _BODY_BYTES: Final = 16 << 20
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 """Names of the field that bounds the tokens of a response, in the APIs that are spoken here."""
+CRASH_SECONDS: Final = 0.1
+"""Seconds after `POST /_demo/crash` at which the server ends."""
 _POLL_SECONDS: Final = 0.1
 """Seconds between two looks of a running request whether its client is still there."""
 _PIECES: Final = ("content_block_delta", "response.output_text.delta")
@@ -357,6 +361,12 @@ def _demo_routes(state: State, issuer: TokenIssuer | None) -> APIRouter:
         """Fail the readiness probe from now on. Requests still get responses, as from a real server."""
         state.ready = False
         return shown()
+
+    @router.post("/crash")
+    async def crash() -> dict[str, Any]:
+        """End the process without a word to anyone, as a server does that runs out of memory."""
+        asyncio.get_running_loop().call_later(CRASH_SECONDS, os.kill, os.getpid(), signal.SIGKILL)
+        return shown() | {"crashes_in_seconds": CRASH_SECONDS}
 
     @router.post("/speed")
     async def speed(

@@ -74,6 +74,10 @@ class Children:
         """Return a child that has ended, or None."""
         return next((child for child in self._all if child.process.poll() is not None), None)
 
+    def forget(self, child: Child) -> None:
+        """Look no longer after a child that has ended."""
+        self._all.remove(child)
+
     def stop(self, hurry: Callable[[], bool]) -> None:
         """End all children, the last started first. Kill those that are left after a while, or as soon as `hurry` is
         true."""

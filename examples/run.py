@@ -1,4 +1,4 @@
-"""The whole product on this machine: two model servers, hooks, the stand-in for Metacontroller, and the gateway.
+"""The whole product on this machine: three model servers, hooks, the stand-in for Metacontroller, and the gateway.
 
     make run            or   python -m examples.run
 
@@ -31,6 +31,8 @@ READY_SECONDS: Final = 60.0
 """Seconds the programs may take to start. They are many, because the machine may be busy."""
 ROUTES_SECONDS: Final = 10.0
 """Seconds to wait for the first routes before a message that there are none."""
+RESTART_SECONDS: Final = 3.0
+"""Seconds after which a local model server that has ended is started again, as the container of a pod is."""
 _POLL_SECONDS: Final = 0.1
 
 
@@ -44,6 +46,7 @@ class Ports:
     operations: int = 8083
     local: int = 9101
     remote: int = 9102
+    second: int = 9103
 
 
 _WANTED_BY: Final = {
@@ -53,6 +56,7 @@ _WANTED_BY: Final = {
     "operations": "the health and metrics of hooks",
     "local": "the local model server",
     "remote": "the remote model server",
+    "second": "the second local model server",
 }
 
 
@@ -119,6 +123,11 @@ class Demo:
         self._client = httpx.Client(trust_env=False, timeout=1.0)
         self._stand_in: Child | None = None
         self._shown = 0
+        self._servers: dict[Child, tuple[str, ...]] = {}
+        """Local model servers, which stand for pods, with the words to start them again."""
+        self._due: list[tuple[float, str, tuple[str, ...]]] = []
+        """Local model servers that are to be started again, each with the time for it and its name."""
+        self._started = False
 
     def start(self) -> bool:
         """Start everything in order. Return False if it shall end before that.
@@ -131,12 +140,17 @@ class Demo:
         server = "examples.model_server"
         credentials = ("--oauth-client-id", "demo", "--oauth-client-secret", "demo-secret")
         local = ("--listen", f"{HOST}:{ports.local}", "--model", "tiny-local")
+        second = ("--listen", f"{HOST}:{ports.second}", "--model", "tiny-local")
         remote = ("--listen", f"{HOST}:{ports.remote}", "--model", "tiny-remote", *credentials)
         files = ("--metrics-file", str(folder.metrics), "--pods-file", str(folder.pods))
         hooks = ("--listen", f"{HOST}:{ports.hooks}", "--operations", f"{HOST}:{ports.operations}")
         gateway = ("--listen", f"{HOST}:{ports.gateway}", "--admin", f"{HOST}:{ports.admin}")
+        self._servers = {
+            self._children.start("local model", server, *local): local,
+            self._children.start("second local model", server, *second): second,
+        }
         waits = {
-            self._children.start("local model", server, *local): f"http://{HOST}:{ports.local}/health",
+            **{child: f"http://{words[1]}/health" for child, words in self._servers.items()},
             self._children.start("remote model", server, *remote): f"http://{HOST}:{ports.remote}/health",
             self._children.start("hooks", "hooks", "--config", config, *files, *hooks): (
                 f"http://{HOST}:{ports.operations}/readyz"
@@ -153,6 +167,7 @@ class Demo:
             *("--state", str(folder.path), "--hooks", f"http://{HOST}:{ports.hooks}"),
             *("--workloads", str(folder.workloads), "--pods", str(folder.pods)),
         )
+        self._started = True
         return self._wait_for_routes()
 
     def watch(self) -> None:
@@ -174,8 +189,21 @@ class Demo:
     def _goes_on(self) -> bool:
         child = self._children.dead()
         if child is not None and not self._stop.wanted:
-            raise RunError(f"{child.name} {child.how_it_ended()}. The end of {child.log}:\n{child.tail()}")
+            if child not in self._servers or not self._started:
+                raise RunError(f"{child.name} {child.how_it_ended()}. The end of {child.log}:\n{child.tail()}")
+            self._restart(child)
+        now = time.monotonic()
+        for one in [one for one in self._due if one[0] <= now]:
+            self._due.remove(one)
+            _, name, words = one
+            self._servers[self._children.start(name, "examples.model_server", *words)] = words
         return not self._stop.wanted
+
+    def _restart(self, child: Child) -> None:
+        """Take a local model server that has ended for the container of a pod, which is started again in a moment."""
+        print(f"{child.name} {child.how_it_ended()}. It starts again in {RESTART_SECONDS:g} s.", flush=True)
+        self._children.forget(child)
+        self._due.append((time.monotonic() + RESTART_SECONDS, child.name, self._servers.pop(child)))
 
     def _wait(self, child: Child, url: str) -> bool:
         deadline = time.monotonic() + READY_SECONDS
@@ -264,14 +292,15 @@ def screen(folder: Path, ports: Ports) -> str:
     """Return the text that says what runs where and what to try, on one screen."""
     body = """'{"model": "demo", "messages": [{"role": "user", "content": "hello"}]}'"""
     stream = body.replace('"messages"', '"stream": true, "messages"')
-    gateway, local = f"localhost:{ports.gateway}", f"localhost:{ports.local}"
+    gateway, local, second = (f"localhost:{port}" for port in (ports.gateway, ports.local, ports.second))
     hooks = Path(sys.executable).with_name("beamlit-hooks")
     return f"""
 Beamlit runs on this machine. Ctrl-C ends it.
 
   gateway       http://{gateway}    what it does now: http://localhost:{ports.admin}
   hooks         http://localhost:{ports.hooks}    API: http://localhost:{ports.operations}/docs
-  local model   http://{local}    tiny-local, the pods of demo and demo-server
+  local models  http://{local}    tiny-local, the pod of demo and one of the two of demo-server
+                http://{second}    tiny-local, the other pod of demo-server
   remote model  http://localhost:{ports.remote}    tiny-remote, wants an OAuth2 token
   manifests     {folder}/manifests    yours to edit; logs are in ../logs, objects in ../objects
 
@@ -281,8 +310,9 @@ Try in another terminal; x-beamlit-backend and x-beamlit-reason say which backen
   curl -i {gateway}/v1/chat/completions -H 'Host: demo.default.svc.cluster.local' -d {body}
   curl -N {gateway}/v1/chat/completions -d {stream}
   curl {gateway}/v1/models
-  curl -X POST {local}/_demo/unready     # every response comes from the remote now
+  curl -X POST {local}/_demo/unready     # every response of demo comes from the remote now
   curl -X POST {local}/_demo/ready       # and here again
+  curl -X POST {second}/_demo/crash      # demo-server goes on at its other pod, without the remote and an error
   edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
   edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the requests go to the remote; 4: back
   {hooks} explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
@@ -322,7 +352,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_ports(ports)
         folder = prepare(
-            given.state.absolute(), local=ports.local, remote=ports.remote, admin=ports.admin, reset=given.reset
+            given.state.absolute(),
+            local=ports.local,
+            remote=ports.remote,
+            admin=ports.admin,
+            second=ports.second,
+            reset=given.reset,
         )
         return _run(Demo(folder, ports, stop), lambda: screen(folder.path, ports))
     except (RunError, StateError) as error:

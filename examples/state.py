@@ -29,7 +29,7 @@ _OWN: Final = (
     _MARK,
 )
 """Files and folders that `--reset` removes."""
-_WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102, "admin": 8081}
+_WRITTEN_PORTS: Final = {"local": 9101, "remote": 9102, "admin": 8081, "second": 9103}
 """Ports of the model servers, and of the gateway for administrators, in the examples."""
 
 
@@ -97,11 +97,11 @@ class StateFolder:
         return tuple(entries or ())
 
 
-def prepare(path: Path, *, local: int, remote: int, admin: int, reset: bool) -> StateFolder:
+def prepare(path: Path, *, local: int, remote: int, admin: int, second: int = 9103, reset: bool) -> StateFolder:
     """Lock the folder, and copy the examples into it the first time or with `reset`.
 
-    Edits stay as they are, except that the addresses of the two model servers and of the gateway's port for
-    administrators, and the ports that stand for them in manifests, follow their ports.
+    Edits stay as they are, except that the addresses of the model servers and of the gateway's port for administrators,
+    and the ports that stand for them in manifests, follow their ports.
 
     Raises:
         StateError: the folder cannot be used.
@@ -113,12 +113,13 @@ def prepare(path: Path, *, local: int, remote: int, admin: int, reset: bool) -> 
         folder = StateFolder(path, _locked(path))
         if reset:
             _empty(path)
-        ports = {"local": local, "remote": remote, "admin": admin}
+        ports = {"local": local, "remote": remote, "admin": admin, "second": second}
         mark = path / _MARK
         if not mark.exists():
             _copy_examples(path)
             _write_whole(mark, json.dumps(_WRITTEN_PORTS))
-        if (before := json.loads(mark.read_text(encoding="utf-8"))) != ports:
+        # A folder of an earlier version knows no second server, and its files have no such port.
+        if (before := _WRITTEN_PORTS | json.loads(mark.read_text(encoding="utf-8"))) != ports:
             _move_ports(folder, before, ports)
             _write_whole(mark, json.dumps(ports))
         for needed in (folder.manifests, folder.objects, folder.logs):

@@ -101,7 +101,7 @@ class StandInWorld(World):
         kind = self.kinds["Deployment"]
         item = self._api.find(self._place(kind, name))
         assert item is not None
-        item["status"] = kubelet.make_status(kind, item, ready=True, now=self._now())
+        item["status"] = kubelet.make_status(kind, item, ready=kubelet.ALL, now=self._now())
         with self._own():
             self._api.update_status(item)
 

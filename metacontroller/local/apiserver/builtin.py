@@ -1,7 +1,7 @@
 """Built-in kinds on a write: stored form, defaults, and fields that are immutable.
 
-Only as much as one machine needs: workloads, Services, ConfigMaps and Secrets. Pod fields it has never heard of stay
-as they are, where a real API server drops them.
+Only as much as one machine needs: workloads, Services, EndpointSlices, ConfigMaps and Secrets. Pod fields it has never
+heard of stay as they are, where a real API server drops them.
 """
 
 import base64
@@ -21,6 +21,7 @@ WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 _FIELDS = {
     "ConfigMap": ("data", "binaryData", "immutable"),
     "Secret": ("data", "stringData", "immutable", "type"),
+    "EndpointSlice": ("addressType", "endpoints", "ports"),
 }
 """Top-level fields of a kind beside apiVersion, kind and metadata. Other kinds have spec and status."""
 

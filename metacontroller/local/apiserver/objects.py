@@ -54,6 +54,7 @@ BUILT_IN = (
     Kind("apps", "v1", "Deployment", "deployments", status=True, generation=True),
     Kind("apps", "v1", "ReplicaSet", "replicasets", status=True, generation=True),
     Kind("apps", "v1", "StatefulSet", "statefulsets", status=True, generation=True),
+    Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", generation=True),
 )
 """Built-in kinds that one machine needs. Custom kinds come from the CRDs."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.backends import endpoints
 from hooks.kube import files
 from hooks.kube.pods import Pod
 from metacontroller.local import errors
@@ -658,6 +659,70 @@ async def test_a_process_is_a_pod(tmp_path: Path) -> None:
             assert files.read(file)[0]["metadata"]["labels"] == labels
             replicas = 0
             await until(lambda: pods() == [])
+
+
+async def test_processes_are_pods(tmp_path: Path) -> None:
+    """Each process under `pods` is one replica; Services that select them have an EndpointSlice for each port, which
+    goes with the Service."""
+    labels = {"app": "x"}
+    container = {"name": "m", "image": "m:1", "ports": [{"name": "http", "containerPort": 9101}]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "one"}, "spec": spec}
+    own = {"app.kubernetes.io/managed-by": "beamlit-controller"}
+
+    def service(name: str, app: str) -> Json:
+        port = {"name": "http", "port": 80, "targetPort": 9101}
+        item = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": own}}
+        return item | {"spec": {"selector": {"app": app}, "ports": [port]}}
+
+    healthy, services = {"/0"}, [service("front", "x"), service("other", "y")]
+
+    def script(request: Request) -> Response:
+        if request.target in ("/0", "/1"):
+            return Response(status=200 if request.target in healthy else 503)
+        return response(deployment, *services, resyncAfterSeconds=0.05)
+
+    async with bench(tmp_path, script) as (made, server):
+        pods = [
+            {"address": "127.0.0.1:9101", "readiness": f"{server.url}/0"},
+            {"address": "127.0.0.1:9103", "readiness": f"{server.url}/1"},
+        ]
+        (made.state / "workloads.yaml").write_text(yaml.safe_dump({"workloads": [{"name": "one", "pods": pods}]}))
+        folder = made.state / "objects/default/endpointslices.discovery.k8s.io"
+
+        def found() -> list[tuple[str, str, int, bool]]:
+            read = [endpoints.read(yaml.safe_load(path.read_text())) for path in sorted(folder.glob("*.yaml"))]
+            return [
+                (one.service, pod.name, pod.port, pod.state is endpoints.PodState.READY)
+                for one in read
+                if one is not None
+                for pod in one.endpoints
+            ]
+
+        def ready(stand_in: StandIn) -> int:
+            item = stand_in.api.find(Key("deployments.apps", "default", "one"))
+            return 0 if item is None else int(item.get("status", {}).get("readyReplicas", 0))
+
+        async with made.running() as stand_in:
+            await until(lambda: found() == [("front", "one-0", 9101, True), ("front", "one-1", 9103, False)])
+            await until(lambda: ready(stand_in) == 1)
+            healthy = {"/0", "/1"}
+            await until(lambda: [pod[3] for pod in found()] == [True, True] and ready(stand_in) == 2)
+            written = [Pod.of(one) for one in files.read(made.state / "pods.yaml")]
+            assert [(pod.name, pod.ports[0].number) for pod in written] == [("one-0", 9101), ("one-1", 9103)]
+            services.clear()
+            await until(lambda: found() == [])
+
+
+@pytest.mark.parametrize("pods", [[], "one", [{"readiness": "http://127.0.0.1:1/"}], [7]])
+async def test_pods_that_are_none(tmp_path: Path, pods: Any) -> None:
+    """The pods of a workload must be processes with an address, and the message says so."""
+    async with bench(tmp_path, constant()) as (made, _):
+        (made.state / "workloads.yaml").write_text(yaml.safe_dump({"workloads": [{"name": "one", "pods": pods}]}))
+        with pytest.raises(errors.SetupError, match=r"workloads\[0\]\.pods must be a list of processes with address"):
+            async with made.running():
+                pass
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost:9101", "127.0.0.1:x", "http://127.0.0.1:9101", "", 9101])

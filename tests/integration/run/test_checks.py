@@ -28,7 +28,7 @@ class TestPorts:
             other.listen()
             port = other.getsockname()[1]
             command = [sys.executable, "-m", "examples.run", "--state", str(tmp_path / "state")]
-            numbers = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
+            numbers = {name: free_port() for name in Ports.__dataclass_fields__}
             numbers["admin"] = port
             flags = [word for name, number in numbers.items() for word in (f"--{name}-port", str(number))]
             ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=SECONDS, cwd=ROOT)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,24 @@ class Running:
     def demo(self, server: str, path: str) -> None:
         """Send a POST to this path under /_demo of a model server."""
         self.http.post(f"{self.url(server)}/_demo/{path}").raise_for_status()
+
+    def both(self, path: str) -> None:
+        """Send a POST to this path under /_demo of both local model servers."""
+        for server in ("local", "second"):
+            self.demo(server, path)
+
+    def is_back(self) -> bool:
+        """Return whether the second local model server accepts requests, which it does not after a crash."""
+        try:
+            return self.http.get(f"{self.url('second')}/health").is_success
+        except httpx.TransportError:
+            return False
+
+    def ready_addresses(self) -> int:
+        """Return the number of pods that the EndpointSlices of demo-server have as ready."""
+        folder = self.state / "objects/default/endpointslices.discovery.k8s.io"
+        slices = [yaml.safe_load(path.read_text()) for path in folder.glob("demo-server-local-*.yaml")]
+        return sum(pod["conditions"]["ready"] for one in slices for pod in one["endpoints"])
 
     def arrived(self, server: str) -> dict[str, str]:
         """Return the header fields of the last request to a model server."""
@@ -160,7 +179,7 @@ class Running:
 @contextmanager
 def running(folder: Path) -> Iterator[Running]:
     """Run `make run` on free ports and a state folder of its own, and yield it."""
-    ports = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote")}
+    ports = {name: free_port() for name in ("gateway", "admin", "hooks", "operations", "local", "remote", "second")}
     command = [sys.executable, "-m", "examples.run", "--state", str(folder / "state")]
     flags = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
     output = folder / "terminal"
@@ -177,7 +196,10 @@ def running(folder: Path) -> Iterator[Running]:
                 seconds=2 * SECONDS,
             )
             assert process.poll() is None, demo.terminal()
-            for server in ("local", "remote"):
+            # On a busy machine it says after a while that not everything is there yet.
+            objects = demo.state / "objects/default/modeldeployments.deployment.beamlit.com"
+            poll(lambda: (objects / "demo.yaml").exists() and demo.at_rest(), "demo in force", seconds=2 * SECONDS)
+            for server in ("local", "second", "remote"):
                 demo.demo(server, "speed?time_to_first_token=0&tokens_per_second=0")
             yield demo
     finally:
@@ -200,14 +222,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def demo(shared: Running) -> Iterator[Running]:
     """Yield the shared run, with everything as the examples have it."""
     texts = {path: path.read_text() for path in (shared.state / "manifests/demo.yaml", shared.state / "metrics.yaml")}
-    shared.demo("local", "ready")
+    shared.both("ready")
     for name in ("demo", "demo-server"):
         poll(lambda name=name: shared.who(name) == ("local", "Local"), f"{name} at rest")  # type: ignore[misc]
     poll(shared.at_rest, "demo in sync")
     yield shared
     for path, text in texts.items():
         path.write_text(text)
-    shared.demo("local", "ready")
+    shared.both("ready")
 
 
 @pytest.mark.xdist_group("make run")
@@ -286,12 +308,46 @@ class TestRequests:
         """Each command on the screen works as it is printed, in order."""
         text = demo.terminal()
         commands = [line.strip() for line in text.splitlines() if line.startswith("  curl ")]
-        expected = ["tiny-local", "tiny-local", "[DONE]", "demo-server", '"ready":false', '"ready":true']
+        expected = [
+            *("tiny-local", "tiny-local", "[DONE]", "demo-server", '"ready":false', '"ready":true'),
+            '"crashes_in_seconds":',
+        ]
         assert len(commands) == len(expected)
         for command, words in zip(commands, expected, strict=True):
             ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=SECONDS)
             assert (ended.returncode, words in ended.stdout) == (0, True), (command, ended.stdout, ended.stderr)
         assert str(demo.state / "manifests/demo.yaml") in text
+        poll(lambda: "second local model was ended by SIGKILL" in demo.terminal(), "the end of a server")
+        poll(demo.is_back, "its return")
+
+
+@pytest.mark.xdist_group("make run")
+class TestPods:
+    """Tests of a model with two pods."""
+
+    def test_one_of_two_crashes(self, demo: Running) -> None:
+        """While one of two pods is gone, the other one gets all requests: none is an error and none goes elsewhere."""
+
+        def pods() -> set[str]:
+            found = demo.http.get(f"{demo.url('admin')}/decisions?route=default/demo-server").json()["decisions"]
+            return {one["pod"] for one in found if "pod" in one}
+
+        def both() -> bool:
+            assert demo.who("demo-server") == ("local", "Local")
+            return pods() == {"demo-server-0", "demo-server-1"}
+
+        poll(lambda: demo.ready_addresses() == 2, "two pods")
+        poll(both, "requests at both")
+        demo.demo("second", "crash")
+        deadline = time.monotonic() + SECONDS
+        while demo.ready_addresses() == 2:
+            assert demo.who("demo-server") == ("local", "Local")
+            assert time.monotonic() < deadline
+        assert {demo.who("demo-server") for _ in range(20)} == {("local", "Local")}
+        poll(demo.is_back, "its return")
+        poll(lambda: demo.ready_addresses() == 2, "a ready pod again")
+        assert demo.who("demo-server") == ("local", "Local")
+        assert demo.process.poll() is None
 
 
 @pytest.mark.xdist_group("make run")
@@ -302,15 +358,15 @@ class TestOffloading:
     def test_unready_and_back(self, demo: Running, name: str) -> None:
         """While the local model is unready every response comes from the remote and says why; then the local one serves
         again."""
-        demo.demo("local", "unready")
-        poll(lambda: demo.who(name)[0] == "remote", "offloading")
+        demo.both("unready")
+        poll(lambda: demo.who(name) == ("remote", "NoReadyReplica"), "offloading")
         responses = [demo.chat(f"/default/{name}/v1/chat/completions") for _ in range(20)]
         assert {response.headers["x-beamlit-backend"] for response in responses} == {"remote"}
         assert {response.headers["x-beamlit-reason"] for response in responses} == {"NoReadyReplica"}
         assert "This is tiny-remote." in responses[0].text
         path = demo.http.get(f"{demo.url('remote')}/_demo/last-request").json()["path"]
         assert path == "/demo/tiny-remote/v1/chat/completions"
-        demo.demo("local", "ready")
+        demo.both("ready")
         poll(lambda: demo.who(name) == ("local", "Local"), "the return")
         assert {demo.who(name) for _ in range(20)} == {("local", "Local")}
 
@@ -405,7 +461,7 @@ def test_the_queue_of_the_model_server(tmp_path: Path) -> None:
         assert pod["status"]["podIP"] == "127.0.0.1"
         explained = " ".join(demo.explained().split())
         assert "read at port http, path /metrics of each ready pod" in explained
-        demo.demo("local", "unready")
+        demo.both("unready")
         poll(lambda: demo.ready_pods() == [], "no ready pod")
 
 
@@ -520,7 +576,7 @@ class TestEdits:
 
     def test_children(self, demo: Running) -> None:
         """The workload of `spec.server` and the Services exist as a cluster would have them."""
-        assert demo.stored("demo-server", "deployments.apps")["status"]["readyReplicas"] == 1
+        poll(lambda: demo.stored("demo-server", "deployments.apps")["status"].get("readyReplicas") == 2, "two replicas")
         service = demo.stored("ask-demo-server", "services")
         assert service["spec"]["externalName"] == "beamlit-gateway.beamlit-system.svc.cluster.local"
         response = demo.chat("/v1/chat/completions", Host="ask-demo-server.default.svc.cluster.local")
