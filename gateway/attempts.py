@@ -28,6 +28,7 @@ from gateway.credentials import cache as credentials
 from gateway.http import forwarding
 from gateway.http.event_stream import is_event_stream
 from gateway.http.exchange import Exchange, RequestHead, ResponseHead, field
+from gateway.http.field_names import OF_CONTENT
 from gateway.keep_alive import KeepAlive, KeepAlives
 from gateway.model_names import body as bodies
 from gateway.model_names import path
@@ -44,9 +45,7 @@ from gateway.upstream.response import UpstreamResponse
 from program import retry_after
 from program.addresses import AddressRules
 
-_OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
-"""Fields that are wrong once the body has another name in it (RFC 9530)."""
-_OF_CODED_CONTENT: Final = _OF_CONTENT | {b"content-encoding"}
+_OF_CODED_CONTENT: Final = OF_CONTENT | {b"content-encoding"}
 REFUSAL_SECONDS: Final = 60.0
 """Seconds between two log lines that say that one backend refuses the gateway's credentials."""
 REFUSALS: Final = 4096
@@ -595,12 +594,12 @@ async def _renamed(
         if length is not None:
             head = head._replace(content_length=length + growth)
         if name is not None:
-            head = _without(head, _OF_CONTENT)
+            head = _without(head, OF_CONTENT)
         return head, target, None, partial(StreamedName, in_body, name, model.reader)
     if name is None:
         return head, target, unchanged, None
     decoded = model.decoded
-    stale = _OF_CONTENT if decoded is None else _OF_CODED_CONTENT
+    stale = OF_CONTENT if decoded is None else _OF_CODED_CONTENT
     content = await exchange.read_body(plan.body_limit) if decoded is None else decoded
     return _without(head, stale), target, bodies.renamed(content, in_body, name), None
 

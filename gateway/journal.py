@@ -17,9 +17,9 @@ class RequestRecord:
     """What happened to one request."""
 
     __slots__ = (
-        "at", "backend", "broken", "caller", "code", "failures", "first_byte", "first_event", "host", "method",
-        "not_retryable", "peer", "pod", "queued", "reason", "request_id", "route", "seconds", "status", "target",
-        "weight",
+        "at", "backend", "between_events", "broken", "caller", "code", "completion_tokens", "failures", "first_byte",
+        "first_event", "host", "longest_between_events", "method", "not_retryable", "peer", "pod", "prompt_tokens",
+        "queued", "reason", "request_id", "route", "seconds", "status", "target", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +46,10 @@ class RequestRecord:
         queued: float,
         caller: str | None = None,
         first_event: float | None = None,
+        between_events: float | None = None,
+        longest_between_events: float | None = None,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
     ) -> None:
         self.at = at
         """Time at which the request began, in seconds since 1970."""
@@ -85,6 +89,14 @@ class RequestRecord:
         """Name of the caller; None where access is off."""
         self.first_event = first_event
         """Seconds from the request's head to the first event of its event stream; None without one."""
+        self.between_events = between_events
+        """Mean seconds between two events of its event stream; None with less than two."""
+        self.longest_between_events = longest_between_events
+        """Longest time between two of them, in seconds."""
+        self.prompt_tokens = prompt_tokens
+        """Tokens of the prompt; None where the response does not say them."""
+        self.completion_tokens = completion_tokens
+        """Tokens of the completion; None where the response does not say them."""
 
 
 class Journal:
@@ -141,6 +153,14 @@ def line(record: RequestRecord) -> dict[str, Any]:
     }
     if record.first_event is not None:
         fields["first_event_seconds"] = _whole_microseconds(record.first_event)
+    if record.between_events is not None:
+        fields["between_events_seconds"] = _whole_microseconds(record.between_events)
+    if record.longest_between_events is not None:
+        fields["longest_between_events_seconds"] = _whole_microseconds(record.longest_between_events)
+    if record.prompt_tokens is not None:
+        fields["prompt_tokens"] = record.prompt_tokens
+    if record.completion_tokens is not None:
+        fields["completion_tokens"] = record.completion_tokens
     if record.caller is not None:
         fields["caller"] = record.caller
     if record.pod is not None:
@@ -163,13 +183,26 @@ def decision(record: RequestRecord) -> dict[str, Any]:
     return fields
 
 
+def number_of_attempts(record: RequestRecord) -> int:
+    """Return how many attempts a request had at backends and their pods."""
+    return len(record.failures or ()) + _has_response(record)
+
+
+def _has_response(record: RequestRecord) -> bool:
+    """Return whether the last attempt is none of those that failed."""
+    if record.backend is None or record.code is not None:
+        return False
+    # Each backend gets one attempt, or one at each of its pods.
+    last = record.backend, record.pod
+    return not record.failures or all((one[0], one[3]) != last for one in record.failures)
+
+
 def _attempts(record: RequestRecord) -> list[dict[str, Any]]:
     """Return all attempts in their order; the attempt whose response the client got has no cause, unless it failed."""
     failures = record.failures or ()
     attempts = [_attempt(name, cause, seconds, pod) for name, cause, seconds, pod in failures]
     backend, last = record.backend, record.pod
-    # Each backend gets one attempt, or one at each of its pods.
-    if backend is not None and record.code is None and all((one[0], one[3]) != (backend, last) for one in failures):
+    if backend is not None and _has_response(record):
         until = record.seconds if record.first_byte is None else record.first_byte
         seconds = until - record.queued - sum(one[2] for one in failures)
         attempts.append(_attempt(backend, None, max(0.0, seconds), last))

@@ -162,6 +162,8 @@ class RoutePlan:
         own = (document.client_model, *(one.name for one in document.models))
         self.own_names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own)))
         """Names of the model for clients."""
+        self.asks_for_usage = settings.gateway.usage == "always"
+        """Whether streams are asked for the tokens they take, also where the client does not ask."""
         self.names = self.own_names if document.models else None
         """Names of models that requests may have; None for any."""
         self.queue = document.queue

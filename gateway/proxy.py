@@ -40,6 +40,8 @@ from gateway.http.cors import OFF, is_preflight
 from gateway.http.event_stream import can_go_on, is_event_stream
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.http.stream_request import asks_for_stream
+from gateway.http.token_usage import may_have_usage, usage_of_response
+from gateway.http.usage_filter import UsageFilter
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.keep_alive import SWEEP_SECONDS, KeepAlive, KeepAlives
 from gateway.model_names import body as bodies
@@ -50,7 +52,8 @@ from gateway.response_tap import IdTap
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
 from gateway.settings import Settings, via_pseudonym
-from gateway.telemetry import AccessLog, Metrics, RequestIds
+from gateway.stream_options import ask_for_usage, may_ask
+from gateway.telemetry import AccessLog, Metrics, RequestIds, Series
 from gateway.tracing.spans import Tracer
 from gateway.upstream import connection as upstream
 
@@ -243,11 +246,18 @@ class Proxy:
                 chosen = await self._admit(plan, chosen, streams.queue, context)
         if chosen.concurrency.taken >= chosen.concurrency.limit:
             chosen = await self._admit(plan, chosen, chosen.concurrency, context)
+        adds_usage = False
+        if plan.asks_for_usage and may_ask(head, target):
+            adds_usage, context.model = await ask_for_usage(exchange, context.model, plan.body_limit)
+        context.sent = time.perf_counter()
         response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
         if context.trace is not None and context.model is not None:
             context.trace.model = context.model.name
         context.model = None  # it may hold a decoded body, and the response may take long
         try:
+            context.meter = response.meter
+            if adds_usage and response.readable:
+                response.filter = UsageFilter()
             if context.keep_alive is not None and context.keep_alive.begun:
                 await self._go_on(exchange, plan, context.keep_alive, response, context)
                 return
@@ -268,12 +278,16 @@ class Proxy:
             outgoing = ResponseHead(response.head.status, response.head.reason, fields, response.head.content_length)
             body = response.whole()
             if body is not None:
+                if context.meter is None and head.method == b"POST":
+                    context.usage = usage_of_response(body)
                 makes_response = context.makes_response and context.pod is not None and response.head.status == 200
                 if makes_response and (made := id_in(body[:BEGINNING_BYTES])) is not None:
                     self._remember(exchange, plan, context, made)
                 exchange.reply(outgoing, body)
             else:
                 context.events = response.readable
+                if context.meter is None and may_have_usage(head, response.head):
+                    context.meter = response.measure()
                 if context.stream is not None and not is_event_stream(response.head):
                     context.leave_streams()
                 exchange.respond(outgoing)
@@ -715,6 +729,7 @@ class Proxy:
         """Count the request and log it."""
         if context.health:
             return
+        series: Series | None = None
         now = time.perf_counter()
         plan, backend = context.plan, context.backend
         if context.refusal is not None:
@@ -741,12 +756,16 @@ class Proxy:
                 context.leave_streams()
             if context.diversion is not None:
                 self._metrics.diverted.labels(plan.route.namespace, plan.route.name, context.diversion).inc()
-            plan.series(backend.backend.id if backend and not context.code else "none").observe(
+            series = plan.series(backend.backend.id if backend and not context.code else "none")
+            series.observe(
                 context.status,
                 now - context.started,
                 context.first_byte - context.started if context.first_byte else None,
             )
+        meter, usage = context.meter, context.usage
         head = exchange.head
+        if meter is not None and head.method == b"POST":  # by GET a response is read that was counted before
+            usage = meter.usage()
         target = head.target
         not_retryable = context.not_retried
         if not_retryable is None and plan and exchange.size > plan.replay and backend and backend.alternatives:
@@ -773,7 +792,13 @@ class Proxy:
             not_retryable=not_retryable,
             queued=context.queued,
             caller=context.caller,
+            between_events=meter.mean if meter is not None and context.first_event else None,
+            longest_between_events=meter.longest if meter is not None and context.first_event and meter.gaps else None,
+            prompt_tokens=usage.prompt if usage is not None else None,
+            completion_tokens=usage.completion if usage is not None else None,
         )
+        if series is not None:
+            series.requests.count(record, context.sent - context.started if context.sent else None)
         self._journal.append(record)
         if self._access_log.enabled:
             self._access_log.write(record)

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from gateway.backends.concurrency import ConcurrencyLimit
     from gateway.backends.pods import Pod
     from gateway.http.cors import CorsRule
+    from gateway.http.token_usage import TokenUsage
     from gateway.keep_alive import KeepAlive
     from gateway.plan import BackendPlan, RoutePlan
     from gateway.requested_model import RequestedModel
     from gateway.tracing.spans import RequestTrace
+    from gateway.upstream.meter import ResponseMeter
     from gateway.upstream.response import UpstreamResponse
 
 
@@ -35,8 +37,8 @@ class RequestContext:
     __slots__ = (
         "at", "backend", "broken", "caller", "code", "concurrency", "cors", "diversion", "events", "failures",
         "first_byte", "first_event", "health", "high", "home", "identity", "keep_alive", "key", "limits",
-        "makes_response", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id", "sought",
-        "started", "status", "stream", "streams", "trace",
+        "makes_response", "meter", "model", "not_retried", "pinned", "plan", "pod", "queued", "refusal", "request_id",
+        "sent", "sought", "started", "status", "stream", "streams", "trace", "usage",
     )  # fmt: skip
 
     def __init__(self, request_id: bytes, cors: "CorsRule | None" = None) -> None:
@@ -48,6 +50,12 @@ class RequestContext:
         """Time of the response head on the monotonic clock; 0 until it is there."""
         self.first_event = 0.0
         """Time of the first event of an event stream on the monotonic clock; 0 until it is there."""
+        self.sent = 0.0
+        """Time at which the first attempt began on the monotonic clock; 0 until then."""
+        self.meter: ResponseMeter | None = None
+        """Meter of the response that is relayed; None where nothing is measured."""
+        self.usage: TokenUsage | None = None
+        """Tokens that the response has named, where it was not relayed in pieces."""
         self.request_id = request_id
         self.plan: RoutePlan | None = None
         self.backend: BackendPlan | None = None

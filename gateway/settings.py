@@ -262,6 +262,8 @@ class GatewaySettings(Section):
     """Certificate of the gateway; it serves clients without TLS when None."""
     endpoints: Literal["pods", "service"] = "pods"
     """Where requests for local replicas go: to the pods that EndpointSlices name, or to the name of their Service."""
+    usage: Literal["asAsked", "always"] = "asAsked"
+    """Whether servers are asked for the tokens of each stream of completions, or only where the client asks."""
     trusted_proxies: tuple[str, ...] = ()
     """CIDR ranges of the proxies in front whose forwarding fields, and what they say about callers, are trusted."""
     install: Annotated[str, StringConstraints(max_length=253)] = ""

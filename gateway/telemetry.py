@@ -8,8 +8,8 @@ import contextlib
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, count
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from typing import Final, TextIO
 from uuid import uuid4
 
@@ -17,9 +17,9 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from gateway.journal import RequestRecord, line
+from gateway.request_series import RequestSeries, cumulative, families
 from gateway.route_metrics import RouteMetrics
 from program.certificate_ends import CertificateEnds
 
@@ -41,9 +41,11 @@ class Series:
     Only the thread of the event loop counts, so this needs no locks, unlike the types of the client library.
     """
 
-    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "keep_alives", "statuses")
+    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "keep_alives", "requests", "statuses")
 
     def __init__(self) -> None:
+        self.requests = RequestSeries()
+        """Times, tokens and attempts of the requests."""
         self.statuses: dict[int, int] = {}
         self.duration = [0] * (len(_SECONDS) + 1)
         self.duration_sum = 0.0
@@ -95,7 +97,7 @@ class _Routes(Collector):
                 labels=_LABELS,
             )
             for key, series in part:
-                duration.add_metric(key, _cumulative(series.duration), series.duration_sum)
+                duration.add_metric(key, cumulative(_SECONDS, series.duration), series.duration_sum)
             yield duration
         for part in parts:
             first_byte = HistogramMetricFamily(
@@ -104,7 +106,7 @@ class _Routes(Collector):
                 labels=_LABELS,
             )
             for key, series in part:
-                first_byte.add_metric(key, _cumulative(series.first_byte), series.first_byte_sum)
+                first_byte.add_metric(key, cumulative(_SECONDS, series.first_byte), series.first_byte_sum)
             yield first_byte
         for part in parts:
             keep_alives = CounterMetricFamily(
@@ -116,6 +118,7 @@ class _Routes(Collector):
                 if series.keep_alives:
                     keep_alives.add_metric(key, series.keep_alives)
             yield keep_alives
+        yield from families([[(key, series.requests) for key, series in part] for part in parts])
 
 
 class _Callers(Collector):
@@ -169,12 +172,6 @@ class _Moves(Collector):
             moves.add_metric((*key, "late"), cuts)
             moves.add_metric((*key, "inTime"), raises)
         return (moves,)
-
-
-def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Return buckets as Prometheus defines them: each one contains the counts of all smaller ones."""
-    bounds = (*map(floatToGoString, _SECONDS), "+Inf")
-    return list(zip(bounds, map(float, accumulate(counts)), strict=True))
 
 
 class Metrics:

@@ -18,6 +18,7 @@ from tools.case_table import page as case_table
 from tools.compatibility import page as compatibility
 from tools.dashboard import dashboard
 from tools.error_table import page as error_table
+from tools.metrics_reference import page as metrics_reference
 from tools.reference import crd_reference, offloading_reference, route_document_reference
 from tools.repository import ROOT
 from tools.version import stamped
@@ -52,6 +53,7 @@ def generated() -> dict[Path, str]:
         Path("charts/beamlit-controller/templates/_defaults.tpl"): chart.defaults(),
         Path("docs/reference/crds.md"): crd_reference(list(definitions.values())),
         Path("docs/reference/errors.md"): error_table(),
+        Path("docs/reference/metrics.md"): metrics_reference(),
         Path("docs/reference/offloading.md"): offloading_reference(),
         Path("docs/reference/proxy-cases.md"): case_table(),
         Path("docs/reference/route-document.md"): route_document_reference(schema),

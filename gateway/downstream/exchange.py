@@ -186,6 +186,13 @@ class ClientExchange:
             return None
         return self._joined()
 
+    def replace_body(self, content: bytes) -> None:
+        """Put other bytes in the place of the request's body, all of which is in memory."""
+        self._pieces = [content]
+        self.size = len(content)
+        if self.head.content_length is not None:
+            self.head = self.head._replace(content_length=len(content))
+
     def _joined(self) -> bytes:
         """Return what is in memory of the request body, and keep it as one piece."""
         if len(self._pieces) > 1:

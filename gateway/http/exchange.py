@@ -106,6 +106,10 @@ class Exchange(BodySource, Protocol):
         """Return the whole request body where it is in memory already, else None."""
         ...
 
+    def replace_body(self, content: bytes) -> None:
+        """Put other bytes in the place of the request's body, all of which is in memory."""
+        ...
+
     async def read_next(self, index: int, limit: int) -> bytes | None:
         """Return a piece of the request body, once it has arrived; None behind the last one.
 

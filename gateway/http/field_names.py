@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+OF_CONTENT: Final = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
+"""Names of fields that are wrong once a body is changed (RFC 9530)."""
 _LONGEST: Final = 256
 """Bytes of the longest name whose verdict is remembered; so memory has a bound whatever clients send."""
 

@@ -479,7 +479,10 @@ class _Connection:
         if self._paused and self.usable():
             self._paused = False
             if self._response is not None:
-                self.deadline = self.loop.time() + self._response.idle
+                now = self.loop.time()
+                self.deadline = now + self._response.idle
+                if self._response.meter is not None:
+                    self._response.meter.resumed(now)
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -510,10 +513,16 @@ class _Connection:
             self._reusable = False
         if self._body:
             self._deliver(response)
+        meter = response.meter
         if self._ended:
+            if meter is not None and not response.awaits_event:
+                meter.arrived(self.loop.time())
             self._finish()
         elif self._final and not self._paused and self._response is not None:
-            self.deadline = response.end or self.loop.time() + response.idle
+            now = self.loop.time()
+            self.deadline = response.end or now + response.idle
+            if meter is not None and not response.awaits_event:
+                meter.arrived(now)
 
     def eof_received(self) -> None:
         """Complete a response that ends with its connection (RFC 9112 8); drop the connection otherwise."""

@@ -1,12 +1,17 @@
 """Responses of backends, from the head on: the body is relayed to a client, read whole, or looked at first."""
 
 import asyncio
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from gateway import errors
 from gateway.http.event_stream import EVENT_BYTES, FirstEvent, is_readable
 from gateway.http.exchange import Exchange, ResponseHead, TunnelSide, UpgradedConnection
+from gateway.http.token_usage import END_BYTES
+from gateway.upstream.meter import ResponseMeter
 from gateway.upstream.origin import Timeouts
+
+if TYPE_CHECKING:
+    from gateway.http.usage_filter import UsageFilter
 
 
 class ResponseConnection(TunnelSide, Protocol):
@@ -51,8 +56,8 @@ class UpstreamResponse:
     """One response of a backend, from its head on (a `http.exchange.BodySource`)."""
 
     __slots__ = ("_bytes", "_complete", "_connection", "_done", "_error", "_event", "_exchange", "_first_token",
-                 "_held", "_later_idle", "_observer", "_pieces", "_room", "_waits", "bodiless", "end", "head",
-                 "heard_at", "idle", "readable", "sent_at")  # fmt: skip
+                 "_held", "_later_idle", "_observer", "_pieces", "_room", "_waits", "bodiless", "end", "filter", "head",
+                 "heard_at", "idle", "meter", "readable", "sent_at")  # fmt: skip
 
     def __init__(self, connection: ResponseConnection, bodiless: bool, timeouts: Timeouts) -> None:
         self.bodiless = bodiless
@@ -68,6 +73,10 @@ class UpstreamResponse:
         self.head: ResponseHead
         self.readable = False
         """Whether this is an event stream whose events the gateway can read."""
+        self.meter: ResponseMeter | None = None
+        """Meter of the body, of an event stream and where `measure` was called."""
+        self.filter: UsageFilter | None = None
+        """Filter of what the client gets of the body; None where it gets all of it."""
         self._first_token = timeouts.first_token
         self._later_idle = timeouts.idle
         self._event: FirstEvent | None = None
@@ -94,11 +103,25 @@ class UpstreamResponse:
         self.readable = is_readable(self.head)
         self._observer = observer
         self._event = FirstEvent(readable=self.readable)
+        self.meter = ResponseMeter(keeps=self.readable)
         for piece in self._pieces:
+            self.meter.keep(piece)
             self._look(piece)
         if self.awaits_event and self._connection is not None:
             self.idle = self._first_token
             self._connection.deadline = self.sent_at + self._first_token
+
+    def measure(self) -> ResponseMeter:
+        """Look for the tokens in a body that is no event stream, of which the beginning has arrived at most."""
+        self.meter = meter = ResponseMeter(keeps=True)
+        for piece in self._pieces:
+            self._keep(meter, piece)
+        return meter
+
+    def _keep(self, meter: ResponseMeter, data: bytes) -> None:
+        if self._event is None and not meter.beginning:
+            meter.beginning = data[:END_BYTES]
+        meter.keep(data)
 
     async def first_event(self) -> bytes:
         """Wait for the first event of an event stream, which `expect_event` has begun to look for; return its lines.
@@ -146,6 +169,8 @@ class UpstreamResponse:
             return
         self.idle = self._later_idle
         self.end = 0.0
+        if self.meter is not None:
+            self.meter.beginning = event.event
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.first_event_arrived()
@@ -159,8 +184,9 @@ class UpstreamResponse:
             errors.UpstreamError: The body broke off; the exchange has not been ended.
         """
         if self._complete or self._error is not None:
-            if self._pieces:
-                exchange.write(self._take_pieces())
+            data = self._taken(last=True)
+            if data:
+                exchange.write(data)
             if self._error is not None:
                 raise self._error
             exchange.end()
@@ -174,7 +200,7 @@ class UpstreamResponse:
                 self._held = False
                 self.resume()
             if self._pieces:
-                exchange.write(self._take_pieces())  # which may pause us
+                exchange.write(self._taken())  # which may pause us
             await self._done
         finally:
             exchange.attach(None)
@@ -194,7 +220,7 @@ class UpstreamResponse:
 
     def whole(self) -> bytes | None:
         """Return the body where all of it has arrived, else None. A second call returns no bytes."""
-        return self._take_pieces() if self._complete and self._error is None else None
+        return self._taken(last=True) if self._complete and self._error is None else None
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body, but no more than `limit` bytes of it: a connection with a longer one is dropped.
@@ -241,7 +267,12 @@ class UpstreamResponse:
             self._look(data)
             if self._connection is not None:
                 self.heard_at = self._connection.loop.time()
+        meter = self.meter
+        if meter is not None:
+            self._keep(meter, data)
         if self._exchange is not None:
+            if self.filter is not None:
+                data = self.filter.add(data)
             self._exchange.write(data)
             return
         self._pieces.append(data)
@@ -264,6 +295,8 @@ class UpstreamResponse:
         self._complete = True
         self._connection = None
         if self._exchange is not None:
+            if self.filter is not None:
+                self._exchange.write(self.filter.finish())
             self._exchange.end()
         if self._done is not None:
             self._wake()
@@ -272,12 +305,21 @@ class UpstreamResponse:
         """Raise `cause` to the caller that waits for the body, or to the next one: it will never be complete."""
         self._connection = None
         self._error = cause
+        if self._exchange is not None and self.filter is not None:
+            self._exchange.write(self.filter.finish())
         if self._done is not None and not self._done.done():
             self._done.set_exception(cause)
 
     def _wake(self) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
+
+    def _taken(self, *, last: bool = False) -> bytes:
+        """Return what the client gets of what has arrived, which may be the last of it."""
+        data = self._take_pieces()
+        if self.filter is None:
+            return data
+        return self.filter.add(data) + self.filter.finish() if last else self.filter.add(data)
 
     def _take_pieces(self) -> bytes:
         pieces, self._pieces = self._pieces, []

@@ -159,7 +159,9 @@ class ModelServer:
             return True
         if asked.get("stream") or url.path.endswith("/events"):
             silent = asked.get("model") == "slow"
-            return await self._stream(recorded, writer, url.path, endless=case.endswith("/cancel"), silent=silent)
+            usage = (asked.get("stream_options") or {}).get("include_usage") is True
+            endless = case.endswith("/cancel")
+            return await self._stream(recorded, writer, url.path, endless=endless, silent=silent, usage=usage)
         writer.write(_whole(method, url.path, asked, fields))
         await writer.drain()
         return True
@@ -179,10 +181,10 @@ class ModelServer:
         return float(found[1]) if found else 0.0
 
     async def _stream(
-        self, recorded: Recorded, writer: asyncio.StreamWriter, path: str, *, endless: bool, silent: bool
+        self, recorded: Recorded, writer: asyncio.StreamWriter, path: str, *, endless: bool, silent: bool, usage: bool
     ) -> bool:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-        events = _anthropic_events() if path.endswith("/messages") else _openai_events()
+        events = _anthropic_events() if path.endswith("/messages") else _openai_events(usage)
         writer.write(head)
         if silent:
             await self._commented("slow")
@@ -249,12 +251,15 @@ def _whole(method: str, path: str, asked: dict[str, Any], fields: dict[str, str]
     return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (kind, more, len(body), body)
 
 
-def _openai_events() -> Iterator[bytes]:
+def _openai_events(usage: bool) -> Iterator[bytes]:
     whole = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "tiny"}
     for piece in PIECES:
         choice = {"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}
         yield _event({**whole, "choices": [choice]})
     yield _event({**whole, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if usage:
+        tokens = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+        yield _event({**whole, "choices": [], "usage": tokens})
     yield b"data: [DONE]\n\n"
 
 

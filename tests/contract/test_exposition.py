@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from gateway.telemetry import Metrics as GatewayMetrics
-from hooks.decision_metrics import Decisions
-from hooks.telemetry import Metrics as HooksMetrics
+from tools.metrics_reference import SEMANTIC_CONVENTIONS, gateway_registry, hooks_registry, page
 
 
 class _Filled(Collector):
@@ -28,18 +27,6 @@ class _Filled(Collector):
                 for ending in endings:
                     family.add_sample(family.name + ending, {"le": "+Inf"} if ending == "_bucket" else {}, 1)
             yield family
-
-
-def gateway_registry() -> CollectorRegistry:
-    """Return the metrics of the gateway."""
-    return GatewayMetrics().registry
-
-
-def hooks_registry() -> CollectorRegistry:
-    """Return the metrics of hooks, with those of decisions."""
-    registry = HooksMetrics().registry
-    registry.register(Decisions())
-    return registry
 
 
 @pytest.mark.parametrize("registry", [gateway_registry(), hooks_registry()], ids=["gateway", "hooks"])
@@ -62,3 +49,12 @@ def test_opened_connections_are_a_counter() -> None:
     text = generate_latest(metrics.registry).decode()
     assert "# TYPE beamlit_gateway_upstream_connects_total counter" in text
     assert "\nbeamlit_gateway_upstream_connects_total 7.0\n" in text
+
+
+def test_names_of_the_semantic_conventions_stand_beside_metrics_that_exist() -> None:
+    """Each name of OpenTelemetry is that of a metric on the page, and each metric there says what it means."""
+    text = page()
+    for name, convention in SEMANTIC_CONVENTIONS.items():
+        (row,) = [row for row in text.splitlines() if row.startswith(f"| `{name}` ")]
+        assert row.endswith(f"| {convention} |")
+        assert "`backend`" in row

@@ -101,3 +101,28 @@ def test_attempts_at_pods_are_named() -> None:
     assert [(attempt["pod"], attempt["cause"]) for attempt in attempts] == [("a", "connect_failed"), ("b", None)]
     assert journal.line(one)["pod"] == "b"
     assert "pod" not in journal.line(record())
+
+
+def test_times_and_tokens_are_shown_where_they_are_known() -> None:
+    """Times between events and numbers of tokens are in log and `/decisions` where the response has them, zero too."""
+    names = {"between_events_seconds", "longest_between_events_seconds", "prompt_tokens", "completion_tokens"}
+    assert names.isdisjoint(journal.line(record()))
+    known = record(between_events=0.01, longest_between_events=0.5, prompt_tokens=7, completion_tokens=0)
+    values = {name: journal.line(known)[name] for name in names}
+    assert values == {name: journal.decision(known)[name] for name in names}
+    assert values == {
+        "between_events_seconds": 0.01,
+        "longest_between_events_seconds": 0.5,
+        "prompt_tokens": 7,
+        "completion_tokens": 0,
+    }
+
+
+def test_the_number_of_attempts() -> None:
+    """Failed attempts count, and the one whose response the client got unless it is among them."""
+    failures = [("local", "reset", 0.1, None)]
+    assert journal.number_of_attempts(record()) == 1
+    assert journal.number_of_attempts(record(failures=failures, backend="remote")) == 2
+    assert journal.number_of_attempts(record(failures=failures)) == 1
+    assert journal.number_of_attempts(record(failures=failures, code="upstream_reset")) == 1
+    assert journal.number_of_attempts(record(backend=None)) == 0
