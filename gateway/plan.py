@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway import errors
 from gateway.api.v1alpha1 import Backend, Cors, RouteDocument, Use
-from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths
+from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths, StreamUsage
 from gateway.backends import balancing, failover
 from gateway.backends.affinity import ByConversation, ByPrefix, KeyedSplit
 from gateway.backends.breaker import CircuitBreaker, UnavailableReason
@@ -23,6 +23,7 @@ from gateway.destination import find_destination
 from gateway.http import forwarding
 from gateway.http.cors import CorsRule
 from gateway.http.local_only import LocalOnlyRule, confined
+from gateway.request_series import Prices
 from gateway.routes.table import Route
 from gateway.settings import CorsSettings, Settings
 from gateway.telemetry import Metrics, Series
@@ -72,6 +73,8 @@ class BackendPlan:
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
     traffic: Traffic | None
     """Successes of requests, where these count as drills; None for a Service, and where there are no drills."""
+    prices: Prices | None
+    """Prices of tokens, where they are known."""
     pods: PodSet | None
     """Pods of the Service, each of which may get a request; None where requests are sent to the backend's name."""
 
@@ -162,7 +165,7 @@ class RoutePlan:
         own = (document.client_model, *(one.name for one in document.models))
         self.own_names = frozenset((*own, *(f"{route.namespace}/{name}" for name in own)))
         """Names of the model for clients."""
-        self.asks_for_usage = settings.gateway.usage == "always"
+        self.asks_for_usage = (document.usage or settings.gateway.usage) is StreamUsage.ALWAYS
         """Whether streams are asked for the tokens they take, also where the client does not ask."""
         self.names = self.own_names if document.models else None
         """Names of models that requests may have; None for any."""
@@ -393,6 +396,7 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
         keep=plan.replay if alternatives or authenticated or resend or plan.keeps_early else 0,
         names=_names(route, backend),
         traffic=state.traffic if backend.service is None and _has_drills(document, settings) else None,
+        prices=_prices(backend, settings),
         pods=state.pods,
     )
 
@@ -401,6 +405,17 @@ def _has_drills(document: RouteDocument, settings: Settings) -> bool:
     """Return whether remote backends of a route are tried before requests need them."""
     interval = document.drill.interval
     return bool(settings.gateway.drill.interval_seconds if interval is None else interval)
+
+
+def _prices(backend: Backend, settings: Settings) -> Prices | None:
+    """Return the prices of tokens at a backend; None where they are not known."""
+    price, prompt_price = backend.price, backend.prompt_price
+    if backend.default:
+        default = settings.default_remote_backend
+        price, prompt_price = default.price or None, default.prompt_price or None
+    if price is None and prompt_price is None:
+        return None
+    return Prices(price or 0.0 if prompt_price is None else prompt_price, price or 0.0)
 
 
 def _choice(affinity: AffinityType, before: PodSet | None) -> Choice:

@@ -798,7 +798,8 @@ class Proxy:
             completion_tokens=usage.completion if usage is not None else None,
         )
         if series is not None:
-            series.requests.count(record, context.sent - context.started if context.sent else None)
+            sent = context.sent - context.started if context.sent else None
+            series.requests.count(record, sent, backend.prices if backend and not context.code else None)
         self._journal.append(record)
         if self._access_log.enabled:
             self._access_log.write(record)

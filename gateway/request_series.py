@@ -7,7 +7,7 @@ for there may be thousands of routes.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -24,6 +24,21 @@ OVERHEADS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 NUMBERS: Final = (1, 2, 3)
 """Bounds of the histogram of attempts; a request has three at most."""
 _LABELS: Final = ("namespace", "model", "backend")
+
+
+MILLION: Final = 1e6
+"""Tokens that a price is for."""
+
+
+class Prices(NamedTuple):
+    """Prices of a million tokens."""
+
+    prompt: float
+    completion: float
+
+    def cost(self, prompt_tokens: int | None, completion_tokens: int | None) -> float:
+        """Return what tokens cost, as far as their numbers are known."""
+        return ((prompt_tokens or 0) * self.prompt + (completion_tokens or 0) * self.completion) / MILLION
 
 
 class Histogram:
@@ -52,7 +67,9 @@ class Histogram:
 class RequestSeries:
     """Metrics of the requests to one backend of a route."""
 
-    __slots__ = ("attempts", "between_tokens", "completion_tokens", "first_token", "overhead", "prompt_tokens", "queue")
+    __slots__ = (
+        "attempts", "between_tokens", "completion_tokens", "cost", "first_token", "overhead", "prompt_tokens", "queue",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.first_token = Histogram(WAITS)
@@ -67,13 +84,16 @@ class RequestSeries:
         """Attempts of a request."""
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.cost: float | None = None
+        """Costs of the tokens; None where no price is known."""
 
-    def count(self, record: RequestRecord, sent: float | None) -> None:
+    def count(self, record: RequestRecord, sent: float | None, prices: Prices | None = None) -> None:
         """Count one request.
 
         Args:
             record: Record of the request.
             sent: Seconds from the request's head to the start of its first attempt; None without one.
+            prices: Prices at the backend that responded; None where they are not known.
         """
         if sent is not None:
             self.overhead.observe(sent - record.queued)
@@ -88,6 +108,8 @@ class RequestSeries:
             self.prompt_tokens += record.prompt_tokens
         if record.completion_tokens is not None:
             self.completion_tokens += record.completion_tokens
+        if prices is not None:
+            self.cost = (self.cost or 0.0) + prices.cost(record.prompt_tokens, record.completion_tokens)
 
 
 _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[RequestSeries], Histogram]], ...]] = (
@@ -139,6 +161,16 @@ def families(parts: Sequence[Sequence[tuple[tuple[str, str, str], RequestSeries]
                 tokens.add_metric((*key, "input"), series.prompt_tokens)
                 tokens.add_metric((*key, "output"), series.completion_tokens)
         yield tokens
+    for part in parts:
+        costs = CounterMetricFamily(
+            "beamlit_gateway_estimated_cost",
+            "Costs of the tokens that responses have named, by the prices of the backend, in the currency of these",
+            labels=_LABELS,
+        )
+        for key, series in part:
+            if series.cost is not None:
+                costs.add_metric(key, series.cost)
+        yield costs
 
 
 def cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

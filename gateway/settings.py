@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from gateway.api.v1alpha1 import HeaderName, HeaderValue, Method, Origin
-from gateway.api.vocabulary import CREDENTIALS_OF_ALL, DrillRequest
+from gateway.api.vocabulary import CREDENTIALS_OF_ALL, DrillRequest, StreamUsage
 from program import addresses, settings
 from program.problems import Mistake, must_be, shown
 from program.settings import Listen, LogLevel, Section, Tls
@@ -262,7 +262,7 @@ class GatewaySettings(Section):
     """Certificate of the gateway; it serves clients without TLS when None."""
     endpoints: Literal["pods", "service"] = "pods"
     """Where requests for local replicas go: to the pods that EndpointSlices name, or to the name of their Service."""
-    usage: Literal["asAsked", "always"] = "asAsked"
+    usage: StreamUsage = StreamUsage.AS_ASKED
     """Whether servers are asked for the tokens of each stream of completions, or only where the client asks."""
     trusted_proxies: tuple[str, ...] = ()
     """CIDR ranges of the proxies in front whose forwarding fields, and what they say about callers, are trusted."""

@@ -89,7 +89,7 @@ def _change(content: bytes) -> tuple[int, int, bytes] | None:
     scanner = JsonScanner(frozenset({_KEY}))
     scanner.feed(content)
     if len(scanner.places) != 1:
-        return None  # written with escapes, or twice
+        return None  # written twice
     behind = content[scanner.places[0][1] :]
     value = behind.lstrip(BLANK).removeprefix(_COLON).lstrip(BLANK)
     start = len(content) - len(value)

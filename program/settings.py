@@ -172,6 +172,10 @@ class DefaultRemote(Section):
     """Location of the backend."""
     flavors: tuple[Flavor, ...] = ()
     """All hardware that the backend may run models on, which hooks compare with policies."""
+    price: Annotated[float, Field(ge=0, le=1000000)] = 0.0
+    """Price of a million tokens, from which the gateway estimates costs; 0 for no estimate."""
+    prompt_price: Annotated[float, Field(ge=0, le=1000000)] = 0.0
+    """Price of a million tokens of prompts, where it is another one; 0 for `price`."""
 
 
 class Shared(Section):

@@ -168,6 +168,7 @@ _BY_NAME: Final[Mapping[str, Mapping[str, Any]]] = {
     "tokenAuth": {"enum": ["", *(one.value for one in TokenAuth)]},
 }
 """Schema of a value by the last part of its path. For any other value the default tells the type."""
+_PRICE: Final = {"type": "number", "minimum": 0, "maximum": 1000000}
 _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "beamlitBaseUrl": _pattern(rf"https?://{_SERVER}"),
     "config.defaultRemoteBackend.authConfig.oauthConfig.tokenUrl": {"type": "string", "pattern": "^https?://"},
@@ -179,6 +180,8 @@ _BY_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
     "config.defaultRemoteBackend.forwardHeaders": _every(_STRING),
     "config.defaultRemoteBackend.headersToRemove": _every(_STRING),
     "config.defaultRemoteBackend.location.country": _pattern("[A-Za-z]{2,3}"),
+    "config.defaultRemoteBackend.price": _PRICE,
+    "config.defaultRemoteBackend.promptPrice": _PRICE,
     "config.defaultRemoteBackend.scheme": {"enum": ["http", "https"]},
     "config.metricInformer.prometheus.address": _pattern(rf"(https?://)?{_SERVER}"),
     # A file is for one machine.

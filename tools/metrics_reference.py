@@ -62,7 +62,7 @@ def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, str, str, str]]
     found: dict[str, tuple[str, str, str, str]] = {}
     for collector in registry._collector_to_names:
         for family in collector.collect():
-            names = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
+            names: tuple[str, ...] = getattr(family, "_labelnames", ()) or getattr(collector, "_labelnames", ())
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = ", ".join(f"`{one}`" for one in names)
             found[name] = (name, family.type, labels, family.documentation.replace("|", "\\|") + ".")

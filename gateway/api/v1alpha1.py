@@ -41,6 +41,7 @@ from gateway.api.vocabulary import (
     Endpoints,
     Forwarded,
     StatefulPaths,
+    StreamUsage,
 )
 from program.excerpts import cut
 from program.problems import MOST_VALUES, Mistake, first_problem, has_too_many_values, joined, must_be, shown
@@ -106,6 +107,7 @@ ModelName = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 DataClass = Annotated[str, StringConstraints(pattern=DATA_CLASS, max_length=256), must_be(DATA_CLASS_IN_WORDS)]
+Price = Annotated[float, Field(ge=0, le=1000000)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 Cause = Annotated[str, StringConstraints(pattern=CAUSE_PATTERN), must_be(CAUSE_WORDS)]
 
@@ -291,6 +293,11 @@ class Backend(_Part):
     field has no effect. No such limit when absent, and in a gateway that does not know the field."""
     health: HealthCheck | None = None
     """Health check of the backend; none when absent."""
+    price: Price | None = None
+    """Price of a million tokens at this backend, from which the costs of requests are estimated; no estimate when
+    absent. That of the default remote backend is in the gateway's settings."""
+    prompt_price: Price | None = None
+    """Price of a million tokens of prompts; `price` when absent."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -529,6 +536,9 @@ class RouteDocument(_Part):
     """Where requests go that refer to an earlier response: POST /v1/responses with `previous_response_id`, and
     /v1/responses/{id}. local or remote is the backend that gets them, whatever the weights are, and no other is tried;
     refuse means that they get the response 400."""
+    usage: StreamUsage | None = None
+    """Whether servers are asked for the tokens of each stream of completions: always, or asAsked for where the client
+    asks. The gateway's setting counts when absent."""
     access: Access | None = None
     """Who may use the model; everyone whom the gateway serves when absent. A document that has it requires `access`."""
     local_only: LocalOnly | None = None

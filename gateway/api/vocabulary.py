@@ -126,6 +126,15 @@ class StatefulPaths(StrEnum):
     """They are refused."""
 
 
+class StreamUsage(StrEnum):
+    """Which streams of completions servers are asked to name the tokens of."""
+
+    AS_ASKED = "asAsked"
+    """Those whose clients ask for it."""
+    ALWAYS = "always"
+    """All of them."""
+
+
 class Endpoints(StrEnum):
     """Where requests for the local replicas go."""
 

@@ -92,6 +92,7 @@ Generation = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
 """Value of a metadata.generation."""
 
 Seconds = Annotated[float, Field(ge=0.01, le=86400)]
+Price = Annotated[float, Field(ge=0, le=1000000)]
 
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 

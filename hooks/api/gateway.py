@@ -20,6 +20,7 @@ from gateway.api.vocabulary import (
     Endpoints,
     Forwarded,
     StatefulPaths,
+    StreamUsage,
 )
 from hooks.api.common import (
     LIST_ATOMIC,
@@ -317,6 +318,11 @@ class Gateway(ApiModel):
     another pod before another backend. service: to the name of their Service, as a mesh with strict mTLS needs it; so
     they do without this field, too, where gateway.endpoints of the gateway's configuration is service. Defaults to
     pods."""
+    usage: StreamUsage | None = None
+    """Whether the gateway asks the model's servers for the tokens of each stream of completions, for its metrics and
+    its log. always: it sets stream_options.include_usage in requests for a stream, and takes the event with the tokens
+    out of the stream for clients that have not asked for it. asAsked: only clients ask. Defaults to gateway.usage of
+    the gateway's configuration."""
     timeouts: GatewayTimeouts | None = None
     """Timeouts of the gateway towards backends. Defaults to those of the gateway's configuration."""
     keep_alive: GatewayKeepAlive | None = None

@@ -15,6 +15,7 @@ from hooks.api.common import (
     LIST_ATOMIC,
     LIST_MAP_BY_NAME,
     ApiModel,
+    Price,
     SecretKeyReference,
     SecretReference,
     Text,
@@ -248,3 +249,8 @@ class RemoteBackend(ApiModel):
     flavors: Annotated[tuple[Flavor, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = ()
     """All hardware that the backend may run the model on, which policies are compared with. It is a declaration that
     nothing verifies."""
+    price: Price | None = None
+    """Price of a million tokens at the backend, in any currency. From it the gateway estimates what requests cost, for
+    its metric beamlit_gateway_estimated_cost_total. If not set, there is no estimate."""
+    prompt_price: Price | None = None
+    """Price of a million tokens of prompts, where it is another one. Defaults to price."""

@@ -87,6 +87,10 @@ class Remote:
     credentials: Credentials | None = None
     tls: Tls | None = None
     health_check: HealthCheck | None = None
+    price: float | None = None
+    """Price of a million tokens; None where it is not known."""
+    prompt_price: float | None = None
+    """Price of a million tokens of prompts, where it is another one."""
 
 
 def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
@@ -141,6 +145,8 @@ def _own_remote(spec: ModelDeploymentSpec, backend: RemoteBackend, observation: 
         credentials=credentials,
         tls=None if backend.tls is None else _tls(backend.tls, backend.scheme),
         health_check=backend.health_check,
+        price=backend.price,
+        prompt_price=backend.prompt_price,
     )
 
 

@@ -225,6 +225,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         cors=None if gateway.cors is None else _cors(gateway.cors),
         affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
+        usage=gateway.usage,
         access=None
         if gateway.access is None
         else routes.Access(secrets=tuple(one.name for one in gateway.access.secret_refs)),
@@ -290,6 +291,8 @@ def _backends(resolved: ResolvedSpec, observation: Observation) -> tuple[routes.
                 model=remote.model,
                 tls=_tls(remote.tls),
                 health=_health(remote.health_check),
+                price=remote.price,
+                prompt_price=remote.prompt_price,
             )
         )
     return tuple(backends)

@@ -84,6 +84,8 @@ FULL: Final = {
                 "authConfig": {"type": "oauth", "oauthConfig": {"clientSecretRef": {"name": "s"}}},
                 "location": {"name": "eu-west-3", "country": "fr"},
                 "flavors": [{"type": "gpu", "name": "t4"}],
+                "price": 1.5,
+                "promptPrice": 0.25,
             },
             "metrics": [
                 {"type": "Resource", "resource": {"name": "cpu", "target": TARGET | {"value": 2}}},
@@ -137,6 +139,7 @@ FULL: Final = {
             "models": [{"name": "lora-a", "localModel": "adapter-a", "remoteModel": "acme/lora-a"}],
             "forwardHeaders": ["X-Auth-Request-User"],
             "forwarded": "none",
+            "usage": "always",
             "cors": {
                 "origins": ["https://chat.example.com"],
                 "methods": ["POST"],

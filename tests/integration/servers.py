@@ -172,6 +172,10 @@ class RecordingExchange:
         """Return the whole request body, or None where it has no end."""
         return b"".join(self._pieces) if self._ends else None
 
+    def replace_body(self, content: bytes) -> None:
+        """Put other bytes in the place of the request body."""
+        self._pieces = (content,)
+
     async def read_next(self, index: int, limit: int) -> bytes | None:
         """Return a piece of the request body."""
         return self._pieces[index] if index < len(self._pieces) else None

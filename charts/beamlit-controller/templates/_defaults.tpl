@@ -28,6 +28,8 @@
         "headersToRemove": [],
         "forwardHeaders": [],
         "forwarded": "none",
+        "price": 0,
+        "promptPrice": 0,
         "authConfig": {
           "type": "oauth",
           "oauthConfig": {

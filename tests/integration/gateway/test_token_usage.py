@@ -7,6 +7,8 @@ from typing import Any, Final
 import orjson
 import pytest
 
+from gateway.api.v1alpha1 import Backend
+from gateway.api.vocabulary import StreamUsage
 from gateway.http.token_usage import END_BYTES
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import Script, ScriptedServer, ServerSide, serving, until
@@ -295,3 +297,47 @@ async def test_a_body_that_arrives_slowly_in_chunks() -> None:
         await client.send(b"0\r\n\r\n")
         assert (await client.response(b"POST")).body == WITHOUT
         assert b"include_usage" in near.sides[0].received
+
+
+# Costs
+
+
+@pytest.mark.parametrize(("price", "prompt_price", "cost"), [(10, None, 90e-6), (10, 1, 27e-6), (None, 1, 7e-6)])
+@pytest.mark.parametrize("default", [False, True])
+async def test_costs_by_the_prices_of_a_remote_backend(
+    price: float | None, prompt_price: float | None, cost: float, default: bool
+) -> None:
+    """Costs are estimated by the prices of the route, and those of the default remote backend by the settings."""
+    settings: dict[str, Any] = LOOPBACK
+    backend = remote(100, price=price, prompt_price=prompt_price)
+    if default:
+        backend = Backend(id="remote", default=True, weight=100)
+        there = {
+            "host": "remote.test",
+            "scheme": "http",
+            "authConfig": None,
+            "price": price or 0,
+            "promptPrice": prompt_price or 0,
+        }
+        settings = {**LOOPBACK, "defaultRemoteBackend": there}
+    async with (
+        serving(streamed(*CHAT, pause=0.001)) as far,
+        gateway(document(backend), remote_port=far.port, settings=settings) as running,
+    ):
+        assert (await running.post(TARGET, BODY)).status == 200
+        await line(running)
+        labels = LABELS | {"backend": "remote"}
+        assert running.count("beamlit_gateway_estimated_cost_total", **labels) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("usage", "settings", "shown"),
+    [(StreamUsage.ALWAYS, LOOPBACK, WITHOUT), (StreamUsage.AS_ASKED, ALWAYS, b"".join(CHAT))],
+)
+async def test_a_model_has_a_setting_of_its_own(usage: StreamUsage, settings: dict[str, Any], shown: bytes) -> None:
+    """The route document says whether usage is asked for, whatever the gateway's setting is."""
+    async with (
+        serving(streamed(*CHAT, pause=0.001)) as near,
+        gateway(document(local(), usage=usage), local_port=near.port, settings=settings) as running,
+    ):
+        assert (await running.post(TARGET, BODY)).body == shown

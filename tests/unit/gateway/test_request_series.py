@@ -2,6 +2,7 @@
 
 from prometheus_client import generate_latest
 
+from gateway.request_series import Prices
 from gateway.telemetry import Metrics
 from tests.unit.gateway.test_journal import record
 
@@ -29,11 +30,30 @@ def test_what_requests_had_is_exposed() -> None:
     assert (value("request_attempts_bucket", le="1.0"), value("request_attempts_sum")) == (2, 5)
 
 
+def test_costs_are_estimated_where_prices_are_known() -> None:
+    """Tokens cost what a million of them cost, those of prompts and of completions apart; unknown ones cost nothing."""
+    metrics = Metrics()
+    series = metrics.series("team", "demo", "local").requests
+    name = "beamlit_gateway_estimated_cost_total"
+    series.count(record(prompt_tokens=5), 0.1)
+    assert metrics.registry.get_sample_value(name, LABELS) is None
+    prices = Prices(prompt=2.0, completion=10.0)
+    series.count(record(), 0.1, prices)
+    assert metrics.registry.get_sample_value(name, LABELS) == 0
+    series.count(record(prompt_tokens=500_000), 0.1, prices)
+    series.count(record(prompt_tokens=1_000_000, completion_tokens=100_000), 0.1, prices)
+    assert metrics.registry.get_sample_value(name, LABELS) == 4
+
+
 def test_what_no_request_had_takes_no_room() -> None:
     """A backend whose requests had no stream, no queue and no tokens has none of these series."""
     metrics = Metrics()
     metrics.series("team", "demo", "local").requests.count(record(), None)
-    assert b"team" not in generate_latest(metrics.registry)
+    text = generate_latest(metrics.registry).decode()
+    for name in ("first_token_seconds", "between_tokens_seconds", "queue_seconds", "overhead_seconds", "tokens_total"):
+        assert f"# TYPE beamlit_gateway_{name}" in text
+        assert f"beamlit_gateway_{name}{{" not in text
+        assert f"beamlit_gateway_{name}_count" not in text
 
 
 def test_a_route_that_is_gone_is_forgotten() -> None:
