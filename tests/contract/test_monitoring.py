@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from tests.alert_rules import ALERTS, VALUES, groups, rules, section
-from tests.contract.test_exposition import gateway_registry, hooks_registry
 from tests.deadlines import SECONDS
 from tools.chart_reference import CHART
 from tools.dashboard import ROWS
+from tools.metrics_reference import gateway_registry, hooks_registry
 from tools.repository import ROOT
 
 DASHBOARD: Final = json.loads((CHART / "files/dashboard.json").read_text(encoding="utf-8"))

@@ -9,18 +9,25 @@ from gateway.upstream.meter import ResponseMeter
 USAGE = b'data: {"usage":{"prompt_tokens":2,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
 
 
+def test_one_read_has_no_time() -> None:
+    """Without two reads there is no time between them."""
+    meter = ResponseMeter(keeps=False)
+    meter.arrived(10.0)
+    assert meter.mean is None
+
+
 def test_times_between_reads() -> None:
     """Mean and longest time are those between reads, without the time for which the client did not read."""
     meter = ResponseMeter(keeps=False)
     meter.resumed(5.0)
-    assert meter.mean is None
     meter.arrived(10.0)
     assert meter.gaps == 0
     meter.arrived(11.0)
     meter.arrived(14.0)
     meter.resumed(100.0)
     meter.arrived(100.5)
-    assert (meter.mean, meter.longest, meter.gaps) == (1.5, 3.0, 3)
+    assert (meter.seconds, meter.longest, meter.gaps) == (4.5, 3.0, 3)
+    assert meter.mean == 1.5
 
 
 @given(st.lists(st.integers(1, 3 * END_BYTES), max_size=20), st.integers(1, 200))
