@@ -84,6 +84,10 @@ clients: .venv/.synced ## Real clients at the gateway: Python, Node, Java, curl,
 PROCESSES ?= 0
 PLANES = -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
+.PHONY: picture
+picture: .venv/.synced ## Take the picture of the page for the documentation, with Chromium
+	@PAGE_PICTURE=1 $(RUN)pytest -q tests/clients/test_page.py -k picture
+
 .PHONY: e2e
 e2e: .venv/.synced ## Tests on a real control plane, built once from the Go module proxy; ARGS goes to pytest
 	@$(RUN)python -m tests.e2e.binaries && $(RUN)pytest $(PLANES) tests/chart tests/e2e $(ARGS)

@@ -279,6 +279,7 @@ async def _serve(
         draining=signals.stop.is_set,
         endpoints=endpoints,
         stopped=stopped,
+        access=gateway.access.is_on,
         drills=proxy.drills,
     )
     listen(admin_socket, "--admin")  # not sooner: a client that is accepted would wait until the app is there

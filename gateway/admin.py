@@ -59,6 +59,7 @@ def create_app(
     endpoints: EndpointTable | None = None,
     stopped: asyncio.Event | None = None,
     drills: DrillResults | None = None,
+    access: bool = False,
 ) -> FastAPI:
     """Create the admin app.
 
@@ -70,6 +71,7 @@ def create_app(
         endpoints: Pods of Services; None where requests are sent to the names of Services.
         stopped: Event that ends responses without an end, because the port closes.
         drills: Last results of the drills; None without any.
+        access: Whether requests need a credential of the installation.
     """
     rendering = Pages()
     app = web.operations_app(
@@ -121,6 +123,7 @@ def create_app(
         endpoints=endpoints,
         rendering=rendering,
         stopped=stopped or asyncio.Event(),
+        access=access,
     ).add_to(app)
     return app
 

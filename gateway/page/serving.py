@@ -68,6 +68,7 @@ class StatusPage:
         endpoints: EndpointTable | None,
         rendering: Pages,
         stopped: asyncio.Event,
+        access: bool,
     ) -> None:
         """Show the state of a gateway.
 
@@ -79,9 +80,10 @@ class StatusPage:
             endpoints: Pods of Services; None where requests are sent to the names of Services.
             rendering: Pages of the admin port, of which one is rendered at a time.
             stopped: Event that ends the streams, because the port closes.
+            access: Whether requests need a credential of the installation.
         """
         host = socket.gethostname()
-        self._gateway = Gateway(store, journal, describe, why_not_ready, endpoints, host, time.time())
+        self._gateway = Gateway(store, journal, describe, why_not_ready, endpoints, access, host, time.time())
         self._pages = rendering
         self._stopped = stopped
         self._templates = Templates()

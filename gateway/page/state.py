@@ -36,6 +36,8 @@ class Gateway:
     """Function that returns the state of a route as `/routes` shows it."""
     why_not_ready: Callable[[], str | None]
     endpoints: EndpointTable | None
+    access: bool
+    """Whether requests need a credential of the installation."""
     host: str
     """Name of the machine or pod."""
     started: float
@@ -53,6 +55,8 @@ class PageState:
     problem: str | None
     """What is wrong with the filter."""
     why_not_ready: str | None
+    access: bool
+    """Whether requests need a credential of the installation."""
     level: Level = Level.OK
     headline: str = ""
     notes: Sequence[Note] = ()
@@ -109,6 +113,7 @@ def gather(gateway: Gateway, wanted: Filter, problem: str | None) -> Generator[N
         filter=wanted,
         problem=problem,
         why_not_ready=gateway.why_not_ready(),
+        access=gateway.access,
     )
     traffic = Traffic()
     yield from traffic.count(gateway.journal.records(), now, whole=not gateway.journal.is_full)

@@ -3,6 +3,7 @@
 Its pictures are written to build/page.
 """
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tools.ports import free_port
 from tools.repository import ROOT
 
 PICTURES: Final = ROOT / "build/page"
+PICTURE: Final = ROOT / "docs/pictures/page.png"
 SCREENS: Final[dict[str, Any]] = {
     "light": {"width": 1280, "height": 900, "dark": False},
     "dark": {"width": 1280, "height": 900, "dark": True},
@@ -70,7 +72,7 @@ def _documents() -> Iterator[RouteDocument]:
         backends=(backend(LOCAL, 0), backend(REMOTE, 100)),
         split=Split(percentage=100, reason="NoReadyReplica"),
     )
-    yield RouteDocument(name="embedder", backends=(backend(LOCAL, 100), backend(REMOTE, 0)))
+    yield RouteDocument(name="text-embedder", backends=(backend(LOCAL, 100), backend(REMOTE, 0)))
     yield RouteDocument(
         name="whisper-large",
         backends=(backend(LOCAL, 100, service="gone", health=HealthCheck(path="/health")), backend(REMOTE, 0)),
@@ -106,9 +108,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         ]
         stack.enter_context(running("gateway", command, port, folder))
         result = Gateway(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}", routes)
-        for model, stream in (("llama-70b", True), ("embedder", False), ("qwen-coder", True), ("whisper-large", True)):
+        for model in ("llama-70b", "text-embedder", "qwen-coder", "whisper-large"):
             for _ in range(7):
-                assert result.post(model, stream=stream) == 200
+                assert result.post(model, stream=model != "text-embedder") == 200
         assert result.post("unused") == 503
         with socket.create_connection(("127.0.0.1", port), SECONDS) as raw:
             raw.sendall(b"GET /default/llama-70b/%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % MARKUP)
@@ -166,18 +168,17 @@ def test_it_refreshes_itself(tab: Tab, gateway: Gateway) -> None:
     tab.look_like(**SCREENS["light"])
     show(tab, gateway)
     tab.run("window.same = true")
-    count = (
-        "[...document.querySelectorAll('#requests tbody tr')].filter(one => one.innerText.includes('embedder')).length"
-    )
+    rows = "[...document.querySelectorAll('#requests tbody tr')]"
+    count = f"{rows}.filter(one => one.innerText.includes('text-embedder')).length"
     before = tab.run(count)
-    embedder = "document.getElementById('route-default/embedder-route')"
-    assert not tab.run(f"{embedder}.open") or tab.run(f"{embedder}.querySelector('summary').click()") is None
-    tab.run(f"{embedder}.open || {embedder}.querySelector('summary').click()")
-    gateway.post("embedder")
+    opened = "document.getElementById('route-default/text-embedder-route')"
+    tab.run(f"{opened}.open && {opened}.querySelector('summary').click()")
+    tab.run(f"{opened}.open || {opened}.querySelector('summary').click()")
+    gateway.post("text-embedder")
     poll(lambda: tab.run(count) == before + 1, "the request shows")
-    poll(lambda: tab.run(f"{embedder}.open"), "what was opened stays open")
+    poll(lambda: tab.run(f"{opened}.open"), "what was opened stays open")
     tab.run("getSelection().selectAllChildren(document.querySelector('#requests h2'))")
-    gateway.post("embedder")
+    gateway.post("text-embedder")
     poll(lambda: "selected" in tab.run("document.getElementById('live').textContent"), "the selection stays")
     assert tab.run(count) == before + 1
     tab.run("getSelection().removeAllRanges()")
@@ -201,6 +202,15 @@ def test_a_filter(tab: Tab, gateway: Gateway) -> None:
     poll(lambda: tab.run("document.getElementById('live')?.className") == "live live-on", "the page is live")
     assert tab.run("[...document.querySelectorAll('.route')].map(one => one.id)") == ["route-default/llama-70b-route"]
     assert complaints(tab, gateway) == []
+
+
+def test_the_picture_of_the_docs(tab: Tab, gateway: Gateway) -> None:
+    """The documentation has a small picture of the page; `make picture` takes it."""
+    if os.environ.get("PAGE_PICTURE"):
+        tab.look_like(width=960, height=550, dark=False)
+        show(tab, gateway)
+        tab.screenshot(PICTURE)
+    assert PICTURE.stat().st_size < 100_000
 
 
 HIDE: Final = """Object.defineProperty(document, 'hidden', {value: VALUE, configurable: true});

@@ -200,6 +200,14 @@ async def test_drills(place: Place) -> None:
     assert "img" not in page.tags
 
 
+@pytest.mark.parametrize(("access", "words"), [(False, "Access is off: everyone"), (True, "Requests need an API key")])
+async def test_who_may_use_the_gateway(place: Place, access: bool, words: str) -> None:
+    """The page says whether everyone may use the models."""
+    app = admin.create_app(place.store, Metrics(), place.journal, draining=lambda: False, access=access)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        assert words in Text((await client.get("/")).text).words
+
+
 async def test_names_with_markup_are_text(place: Place) -> None:
     """What has markup in it, in whatever place, is shown as it is and makes no element and no attribute."""
     await place.apply((MARKUP, MARKUP, "{"), errors={MARKUP: MARKUP})
@@ -409,7 +417,7 @@ async def test_pages_take_a_small_part_of_the_time(place: Place, monkeypatch: py
     monkeypatch.setattr(Pages, "run", lambda _self, _steps: asyncio.sleep(0, 0.25))
     page = serving.StatusPage(
         place.store, place.journal, describe=lambda _: {}, why_not_ready=lambda: None, endpoints=None,
-        rendering=Pages(), stopped=asyncio.Event(),
+        rendering=Pages(), stopped=asyncio.Event(), access=False,
     )  # fmt: skip
     page.listeners = 3
     events = page.sections(Filter(), None)
