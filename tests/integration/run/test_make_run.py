@@ -387,6 +387,43 @@ class TestOffloading:
         assert demo.chat().status_code == 200
 
 
+@pytest.mark.xdist_group("make run")
+class TestDrills:
+    """Tests of how the gateway tries the remote backend before requests need it."""
+
+    def found(self, demo: Running, admin: str) -> dict[str, Any]:
+        """Return the last result at the default remote backend, as a gateway shows it; empty without one."""
+        try:
+            drills = demo.http.get(f"{admin}/drills?namespace=default&name=demo-server").json()["drills"]
+        except httpx.HTTPError:
+            return {}
+        return drills[0] if drills else {}
+
+    def test_the_remote_backend_is_proved(self, demo: Running) -> None:
+        """The gateway has proved name, connection and credentials of the remote backend that no request needs."""
+        poll(lambda: self.found(demo, demo.url("admin")).get("reason") == "Proven", "a drill")
+
+    def test_a_wrong_secret(self, demo: Running, tmp_path: Path) -> None:
+        """A gateway whose configuration has a wrong secret says so, and where it is, before the backend is needed."""
+        config, port = tmp_path / "config.yaml", free_port()
+        text = (demo.state / "config.yaml").read_text()
+        assert '"demo-secret"' in text
+        config.write_text(text.replace('"demo-secret"', '"wrong-secret"'))
+        options = ("--config", config, "--routes", demo.state / "objects", "--listen", f"127.0.0.1:{free_port()}")
+        command = [sys.executable, "-m", "gateway", *map(str, options), "--admin", f"127.0.0.1:{port}"]
+        with (tmp_path / "log").open("wb") as log:
+            gateway = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            admin = f"http://127.0.0.1:{port}"
+            poll(lambda: self.found(demo, admin).get("reason") == "TokenRefused", "a drill that fails")
+            message = self.found(demo, admin)["message"]
+            assert message.endswith("in the section defaultRemoteBackend of the configuration.")
+            assert "wrong-secret" not in message + (tmp_path / "log").read_text()
+        finally:
+            gateway.terminate()
+            gateway.wait(SECONDS)
+
+
 @pytest.mark.xdist_group("make run, metrics")
 class TestMetrics:
     """Tests in which the number in metrics.yaml is changed and requests are offloaded."""
