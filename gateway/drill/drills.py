@@ -62,6 +62,12 @@ TOKEN_PAUSE_SECONDS: Final = 4.0
 _LARGEST_DOUBLING: Final = 20
 _BODY_BYTES: Final = 65536
 """Bytes of a response to a completion that are read."""
+_SERVER_FIELDS: Final = tuple(
+    name
+    for name in Backend.model_fields
+    if name not in ("weight", "use", "health", "in_flight", "first_token_target", "price", "prompt_price")
+)
+"""Fields of a backend on which the result of a drill may depend."""
 _OFF: Final = Finding(Reason.NOT_TRIED, "Drills are off: set gateway.drill.intervalSeconds to a number above 0.")
 _COOLS_DOWN: Final = Finding(Reason.NOT_TRIED, "The remote backend has asked for a pause, and is tried after it.")
 
@@ -200,9 +206,7 @@ class Drills:
         for backend in document.backends:
             if backend.service is not None:
                 continue
-            server = backend.model_copy(
-                update={"weight": 0, "use": (), "health": None, "in_flight": None, "first_token_target": None}
-            )
+            server = tuple(getattr(backend, name) for name in _SERVER_FIELDS)
             identity = server, document.timeouts.connect, document.client_model, document.models, interval, request
             entry = before.get(backend.id)
             if entry is not None and entry.identity == identity:
