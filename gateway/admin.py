@@ -15,6 +15,8 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from gateway.api.v1alpha1 import Backend
+from gateway.api.vocabulary import Endpoints
 from gateway.backends.breaker import BreakerState, CircuitBreaker
 from gateway.backends.endpoints import EndpointTable
 from gateway.backends.stream_slots import StreamSlots
@@ -27,6 +29,8 @@ from program.pages import Pages
 
 _BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfOpen", BreakerState.OPEN: "open"}
 
+_UNUSED: Final = {"breaker": "closed", "coolDownSeconds": 0.0}
+"""State of what has had no request yet."""
 _JSON: Final = "application/json"
 _MOST_DECISIONS: Final = 100000
 _PARAMETERS: Final = (
@@ -118,7 +122,7 @@ def create_app(
     StatusPage(
         store,
         journal,
-        describe=lambda document: _route(store, document, drills),
+        describe=lambda document: _route(store, document, endpoints, drills),
         why_not_ready=lambda: store.why_not_ready(draining=draining()),
         endpoints=endpoints,
         rendering=rendering,
@@ -139,7 +143,7 @@ def routes_page(
         "ageSeconds": _age_seconds(store),
     }
     yield orjson.dumps(state)[:-1] + b',"routes":['
-    yield from _listed(_routes(store, drills))
+    yield from _listed(_routes(store, endpoints, drills))
     yield b'],"conflicts":['
     yield from _listed({"claim": one.claim, "winner": one.winner, "loser": one.loser} for one in store.table.conflicts)
     yield b'],"sourceErrors":' + orjson.dumps(dict(store.source_errors))
@@ -157,15 +161,22 @@ def _listed(entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:
         comma = b","
 
 
-def _routes(store: RouteStore, drills: DrillResults | None = None) -> Iterator[dict[str, Any]]:
-    return (_route(store, one, drills) for _, one in sorted(store.documents.items()))
+def _routes(
+    store: RouteStore, endpoints: EndpointTable | None = None, drills: DrillResults | None = None
+) -> Iterator[dict[str, Any]]:
+    return (_route(store, one, endpoints, drills) for _, one in sorted(store.documents.items()))
 
 
 def _age_seconds(store: RouteStore) -> float | None:
     return round(max(0.0, time.time() - store.refreshed_at), 1) if store.refreshed_at else None
 
 
-def _route(store: RouteStore, document: DocumentState, drills: DrillResults | None = None) -> dict[str, Any]:
+def _route(
+    store: RouteStore,
+    document: DocumentState,
+    endpoints: EndpointTable | None = None,
+    drills: DrillResults | None = None,
+) -> dict[str, Any]:
     good = document.good
     key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
     return {
@@ -185,7 +196,7 @@ def _route(store: RouteStore, document: DocumentState, drills: DrillResults | No
                 "weight": backend.weight,
                 "use": [use.value for use in backend.use],
                 "place": backend.service or backend.host or "default remote backend",
-                **_backend_state(store, key, backend.id),
+                **_backend_state(store, key, backend, endpoints),
                 **_drill(drills, key, backend.id),
             }
             for backend in (good.backends if good else ())
@@ -199,12 +210,12 @@ def _drill(drills: DrillResults | None, key: str, backend: str) -> dict[str, Any
     return {} if result is None else {"drill": result}
 
 
-def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
-    """Return the runtime state of a backend in this gateway as JSON."""
+def _backend_state(store: RouteStore, key: str, backend: Backend, endpoints: EndpointTable | None) -> dict[str, Any]:
+    """Return the runtime state of a backend in this gateway as JSON; that of a new one before its first request."""
     runtime = store.find_runtime(key)
-    state = runtime.backends.get(backend) if runtime is not None else None
+    state = runtime.backends.get(backend.id) if runtime is not None else None
     if state is None:
-        return {"breaker": "closed", "coolDownSeconds": 0.0, "healthy": True, "inFlight": 0, "queued": 0}
+        return {**_UNUSED, "healthy": True, "inFlight": 0, "queued": 0, **_unused_pods(store, key, backend, endpoints)}
     now = time.perf_counter()
     streams = state.streams
     result = {
@@ -220,6 +231,16 @@ def _backend_state(store: RouteStore, key: str, backend: str) -> dict[str, Any]:
             {"name": pod.name, "inFlight": pod.in_flight, **_breaker_state(pod.breaker, now)} for pod in state.pods.pods
         ]
     return result
+
+
+def _unused_pods(store: RouteStore, key: str, backend: Backend, endpoints: EndpointTable | None) -> dict[str, Any]:
+    """Return the pods to which requests for a backend would go as JSON; nothing where they go to the Service's name."""
+    if endpoints is None or backend.service is None or backend.endpoints is not Endpoints.PODS:
+        return {}
+    namespace = key.partition("/")[0]
+    port = backend.port or (443 if backend.scheme == "https" else 80)
+    pods = endpoints.pods(namespace, backend.service, store.host_of(namespace, backend.service), port)
+    return {} if pods is None else {"pods": [{"name": pod.name, "inFlight": 0, **_UNUSED} for pod in pods]}
 
 
 def _stream_limit(slots: StreamSlots, now: float) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class EndpointTable:
             host: Host name of the Service.
             port: Port of the Service.
         """
-        if (host.lower(), port) in self._resolved:
+        if self._is_resolved(host, port):
             return None
         key = (namespace, service)
         told = self._services.get(key)
@@ -134,6 +134,15 @@ class EndpointTable:
             told = self._services[key] = ServiceEndpoints()
             told.pods = serving(self._by_service.get(key, {}).values())
         return told
+
+    def pods(self, namespace: str, service: str, host: str, port: int) -> tuple[Endpoint, ...] | None:
+        """Return the pods of a Service now, as `follow` tells them; None where its name is always used."""
+        if self._is_resolved(host, port):
+            return None
+        return serving(self._by_service.get((namespace, service), {}).values())
+
+    def _is_resolved(self, host: str, port: int) -> bool:
+        return (host.lower(), port) in self._resolved
 
     def put(self, one: EndpointSlice) -> bool:
         """Keep a slice, in place of the one of the same name; return whether that changed anything.

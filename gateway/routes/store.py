@@ -118,6 +118,10 @@ class RouteStore:
         self._own_errors[SOURCE] = error
         self._show_errors()
 
+    def host_of(self, namespace: str, service: str) -> str:
+        """Return the host name of a Service."""
+        return f"{service}.{namespace}.svc.{self._cluster_domain}"
+
     def subscribe(self, subscriber: Callable[[], None]) -> None:
         """Call `subscriber` after each swap, when the new table is in force."""
         self._subscribers.append(subscriber)

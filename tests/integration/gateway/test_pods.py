@@ -113,6 +113,27 @@ async def test_a_request_goes_to_a_pod_and_the_log_names_it() -> None:
         assert b"host: demo-local.default.svc.cluster.local" in there.servers["a"].sides[0].received
 
 
+async def test_the_pods_of_a_route_are_shown_before_its_first_request() -> None:
+    """`/routes` shows the same pods before the first request for a model as after it."""
+    routes = (document(local(), remote()), document(local(endpoints=Endpoints.SERVICE), name="by-name"))
+    async with world(routes[0], a=OK, b=None) as there:
+        there.running.load(*routes)
+
+        def shown() -> list[dict[str, Any]]:
+            page = orjson.loads(b"".join(routes_page(there.running.store, there.table)))
+            return [route["backends"][0] for route in page["routes"]]
+
+        named, whole = shown()
+        assert "pods" not in named
+        unused = {"inFlight": 0, "breaker": "closed", "coolDownSeconds": 0.0}
+        assert whole["pods"] == [{"name": name, **unused} for name in ("a", "b")]
+        there.table.put(slice_of("a"))
+        assert [pod["name"] for pod in shown()[1]["pods"]] == ["a"]
+        assert (await there.post()).status == 200
+        await until(lambda: len(there.running.lines()) == 1)
+        assert shown()[1]["pods"] == [{"name": "a", **unused}]
+
+
 async def test_a_dead_pod_of_three_costs_no_error_and_no_remote_request() -> None:
     """While one pod of three is dead every request is served, by the other pods, and few of them try it at all."""
     async with world(a=OK, b=None, c=OK) as there:

@@ -181,7 +181,11 @@ def test_a_name_that_the_administrator_has_set_has_no_pods() -> None:
     """A Service whose address is set by `gateway.resolve` leads there, whatever its slices say."""
     table = EndpointTable({("Demo-Local.default.svc.cluster.local", 80)})
 
+    table.put(parsed("x", "a"))
     assert table.follow("default", "demo-local", "demo-local.default.svc.cluster.local", 80) is None
+    assert table.pods("default", "demo-local", "demo-local.default.svc.cluster.local", 80) is None
+    assert [pod.name for pod in table.pods("default", "demo-local", "h", 80) or ()] == ["a"]
+    assert table.pods("default", "another", "h", 80) == ()
     assert table.follow("default", "demo-local", "demo-local.default.svc.cluster.local", 81) is not None
 
 
