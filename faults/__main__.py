@@ -25,7 +25,7 @@ SECONDS: Final = 270.0
 KILLS: Final = 50
 SHORT_KILLS: Final = 2
 POD_KILLS: Final = 12
-NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "pods", "restart")
+NAMES: Final = ("kill", "tokens", "routes", "throttle", "hole", "silent", "pods", "stalled", "restart")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _run(site: Site, options: Options) -> int:
     site.start(
         options.rate,
         pair=not options.only or "restart" in options.only,
-        pods=not options.only or "pods" in options.only,
+        pods=not options.only or not {"pods", "stalled"}.isdisjoint(options.only),
     )
     campaign.turn_to("warm-up", "main")
     # Memory is compared from here on: what as many requests at once cost as the worst fault piles up is in it.
@@ -113,6 +113,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
         ("hole", partial(campaign.hole, length(12, 1.5))),
         ("silent", partial(campaign.silent, length(12, 2.5))),
         ("pods", partial(campaign.pods, 1 if short else POD_KILLS, length(1.2, 0.8))),
+        ("stalled", partial(campaign.stalled, 1 if short else 3, length(8, 3))),
         ("restart", partial(campaign.restart, options.rounds)),
     ]
     faults = [one for one in faults if not options.only or one[0].split()[0] in options.only]

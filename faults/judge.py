@@ -60,6 +60,8 @@ def _judge_stream(record: Record, response: Response, events: int) -> None:
     expected, done = 0, False
     whole, _, rest = response.body.rpartition(b"\n\n")
     for event in whole.split(b"\n\n") if whole else []:
+        if event.startswith(b":"):
+            continue
         data = event.removeprefix(b"data: ")
         if data == b"[DONE]":
             done = True

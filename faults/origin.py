@@ -6,8 +6,9 @@ It serves OpenAI's chat (whole and as a stream) and embeddings for the model of 
 it is as many servers. A request is known by its `user`; the ledger has a line `E <user> <time>` once a request is to
 be executed and `A <user> <time>` once a byte of its response is with the kernel, so that both survive SIGKILL. A
 health check at `/health` is a line `H <name> <time>`. Times are of the machine's monotonic clock, in seconds.
-`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After), `silent` (never responds)
-or `revoke` (401, whatever the token). With a key it wants a bearer token of `faults.tokens`.
+`POST /_fault {"mode": …}` changes the mode: `ok`, `throttle` (429 with Retry-After), `silent` (never responds),
+`stalled` (sends the heads of streams and no event) or `revoke` (401, whatever the token). With a key it wants a bearer
+token of `faults.tokens`.
 """
 
 import argparse
@@ -119,6 +120,9 @@ class Origin:
         """Send numbered events, one each `every` seconds, and [DONE]."""
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
         head += fields + b"\r\n"
+        if self.mode == "stalled":
+            writer.write(head)
+            await asyncio.Event().wait()  # until the program is killed
         for number in range(events):
             choice = {"index": 0, "delta": {"content": f"{user}:{number} "}, "finish_reason": None}
             data = {

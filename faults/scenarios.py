@@ -13,6 +13,8 @@ from typing import Final
 from faults.processes import CampaignError
 from faults.site import PODS, Site
 
+STALLED: Final = "stalled"
+"""Name of the fault in which a pod sends heads of streams and no event."""
 RECOVERY_SECONDS: Final = 13.0
 """Seconds for a recovery: a hanging token request has ten, and then there is a pause."""
 EXIT_SECONDS: Final = 1.0
@@ -183,6 +185,32 @@ class Campaign:
                 self.recovered(fault, "pods", "local")
             self.pause(0.3)
             fault.evidence["podKills"] = count
+            away = self.site.executed("away") - before
+            if away:
+                fault.problems.append(f"{away} requests were executed at the remote backend while two pods served")
+
+    def stalled(self, count: int, seconds: float) -> None:
+        """Make one pod of three send heads of streams and no event for `seconds`, and kill it, `count` times.
+
+        No stream has begun to flow at the pod when it is killed, so no client may notice that.
+        """
+        with self.fault(STALLED, "upstream_reset", "keepAlives", models={"pods": 1.0}) as fault:
+            stalls = PODS[0]
+            before, comments = self.site.executed("away"), self.site.comments()
+            for _ in range(count):
+                sent = self.site.comments()
+                self.site.fault(stalls, "stalled")
+                self.pause(seconds)
+                deadline = time.monotonic() + NOTICED_SECONDS + self.site.slack
+                while self.site.comments() == sent and time.monotonic() < deadline:
+                    self.pause(0.05)
+                self.pod_kills.append(time.monotonic())
+                self.site.processes.kill(stalls)
+                self.last(fault, 0.2)
+                self.site.start_origin(stalls)
+                self.recovered(fault, "pods", "local")
+            self.pause(0.3)
+            fault.evidence["keepAlives"] = self.site.comments() - comments
             away = self.site.executed("away") - before
             if away:
                 fault.problems.append(f"{away} requests were executed at the remote backend while two pods served")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from faults.records import Outcome, Record
-from faults.scenarios import Fault, Stop
+from faults.scenarios import STALLED, Fault, Stop
 
 SLACK_SECONDS: Final = 0.3
 """Seconds between a fault and its effect for a client on a busy machine."""
@@ -64,7 +64,7 @@ def excuse(record: Record, kills: Sequence[float], stops: Sequence[Stop]) -> str
         if record.outcome is not Outcome.TOLD:
             return None
         if record.code == "upstream_reset":
-            return "cut" if killed else None
+            return "cut" if killed and record.phase != STALLED else None
         stopped = any(
             record.via == stop.name and record.begun <= stop.at + stop.limit <= record.ended + SLACK_SECONDS
             for stop in stops

@@ -49,6 +49,8 @@ def record(**values: Any) -> Record:
         ({"code": "gateway_stopping", "via": "two"}, None),
         ({"code": "gateway_stopping", "ended": 12.0}, None),  # within the drain time nothing is cut
         ({"code": "idle_timeout"}, None),
+        ({"phase": "stalled"}, None),  # no stream had begun to flow there
+        ({"phase": "stalled", "kind": "large", "outcome": Outcome.TRUNCATED}, "cut"),
     ],
 )
 def test_what_excuses_a_cut_response(values: dict[str, Any], why: str | None) -> None:
@@ -84,6 +86,7 @@ ERROR = b'data: {"error":{"code":"upstream_reset"}}\n\n'
     ("body", "complete", "outcome", "missing", "repeated"),
     [
         (events(0, 1, 2), True, Outcome.OK, 0, 0),
+        (b": keep-alive\n\n" + events(0, 1, 2), True, Outcome.OK, 0, 0),
         (events(0, 1, end=b""), True, Outcome.FALSE_END, 1, 0),
         (events(0, 1), True, Outcome.FALSE_END, 1, 0),
         (events(0, 1, 2, end=b""), True, Outcome.FALSE_END, 0, 0),
