@@ -10,6 +10,7 @@ import pytest
 
 from gateway.api.v1alpha1 import KeepAlive, Queue, Retry, Timeouts
 from tests.integration.gateway.test_broken_streams import chunk, events
+from tests.integration.gateway.test_pods import slice_of, world
 from tests.integration.gateway.wire import Response, Running, document, gateway, local, message, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
@@ -92,6 +93,23 @@ async def test_comments_come_until_the_first_event_while_failover_goes_on() -> N
         logged = await line(running)
         assert (logged["status"], logged["backend"], logged["broken"]) == (200, "remote", None)
         assert logged["attempts"][0]["cause"] == "upstream_reset"
+
+
+async def test_another_pod_takes_over_under_comments() -> None:
+    """A client of a pod that is silent and dies gets comments and then the stream of another one, without its name."""
+    go = asyncio.Event()
+    whole = after(go, b"", first=STREAM_HEAD + chunk(b"data: 1\n\n") + END)
+    route = document(local(), remote(), keep_alive=SOON)
+    async with world(route, a=after(go, b"", closes=True), b=whole) as there:
+        there.table.put(slice_of("a"))
+        request = asyncio.create_task(post(there.running))
+        await until(lambda: sent(there.running) >= 2)
+        there.table.put(slice_of("a", "b"))
+        go.set()
+        response = await request
+        assert response.complete
+        assert response.body == COMMENT * int(sent(there.running)) + b"data: 1\n\n"
+        assert await there.attempts(1) == [[("local", "a", "upstream_reset"), ("local", "b", None)]]
 
 
 async def test_nothing_is_inserted_between_events() -> None:
