@@ -44,21 +44,27 @@ def test_monitors_keep_the_labels_of_metrics(chart: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("type_", ["ClusterIP", "LoadBalancer"])
-def test_the_service_of_the_service_monitor(chart: Path, type_: str) -> None:
-    """The ServiceMonitor selects one headless Service, which leads to the ports for administrators of all pods, ready
-    or not, whatever type the gateway's Service has."""
+def test_the_services_of_the_service_monitor(chart: Path, type_: str) -> None:
+    """The ServiceMonitor selects two headless Services, which lead to the ports for administrators of pods, ready or
+    not, whatever type the gateway's Service has."""
     objects = template(chart, "--set=monitoring.serviceMonitor.enabled=true", f"--set=gateway.service.type={type_}")
-    wanted = kind(objects, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
-    (service,) = (
+    monitor = kind(objects, "ServiceMonitor")["spec"]
+    wanted = monitor["selector"]["matchLabels"]
+    services = [
         one for one in objects if one["kind"] == "Service" and wanted.items() <= one["metadata"]["labels"].items()
-    )
-    assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"] is True
-    named = {one["name"]: one["targetPort"] for one in service["spec"]["ports"]}
-    for suffix, port in (("-gateway", "admin"), ("-hooks", "operations")):
-        pod = kind(objects, "Deployment", suffix)["spec"]["template"]
-        assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-        assert named[port] in {one["name"] for one in pod["spec"]["containers"][0]["ports"]}
+    ]
+    led: dict[str, str] = {}
+    for service in services:
+        assert service["spec"]["clusterIP"] == "None"
+        assert service["spec"]["publishNotReadyAddresses"] is True
+        (port,) = service["spec"]["ports"]
+        for one in (pod for pod in objects if pod["kind"] == "Deployment"):
+            pod = one["spec"]["template"]
+            if service["spec"]["selector"].items() <= pod["metadata"]["labels"].items():
+                assert port["targetPort"] in {had["name"] for had in pod["spec"]["containers"][0]["ports"]}
+                led[port["name"]] = one["metadata"]["name"].rpartition("-")[2]
+    assert led == {"admin": "gateway", "operations": "hooks"}
+    assert {one["port"] for one in monitor["endpoints"]} == led.keys()
 
 
 def test_the_alerts_of_the_chart(chart: Path) -> None:
