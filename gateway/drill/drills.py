@@ -55,7 +55,7 @@ _BUSY_SECONDS: Final = 1.0
 """Seconds after which a drill is tried again whose route or namespace has as many as it may."""
 WATCH_SECONDS: Final = 30.0
 """Seconds in which all objects that hold credentials are read once, to notice a change."""
-WATCH_PAUSE_SECONDS: Final = 0.1
+WATCH_PAUSE_SECONDS: Final = 0.2
 """Seconds between two such reads at least, so that many objects put little load on the API server."""
 TOKEN_PAUSE_SECONDS: Final = 4.0
 """Seconds after a failure to get a token until another one is asked for: the caches of tokens pause for no longer."""

@@ -17,6 +17,7 @@ from gateway.credentials.checked_transport import UNRESOLVED
 from program.excerpts import cut
 from program.oauth.errors import TokenUnavailable
 from program.problems import has_too_many_values
+from program.tls import AuthoritiesUnusable
 
 SENTENCE_CHARACTERS: Final = 600
 """Characters of the longest sentence."""
@@ -142,7 +143,7 @@ def of_connection(exc: errors.UpstreamError, place: Place, seconds: float) -> Fi
         case errors.UpstreamReset():
             message = (
                 f"{where} closed the connection without a response: check what runs there, and whether it asks for a"
-                " client certificate (tls.clientCertificate)."
+                " client certificate (tls.clientCertificateRef)."
             )
         case _:
             message = f"{where} sent a response that is no valid HTTP/1.1: check port and scheme."
@@ -166,9 +167,11 @@ def _handshake(cause: BaseException | None, place: Place) -> str:
     if isinstance(cause, ssl.SSLError):
         return (
             f"The TLS handshake with {place.address} failed: check that port and scheme are those of a server with TLS"
-            " 1.2 or later, and whether it asks for a client certificate (tls.clientCertificate)."
+            " 1.2 or later, and whether it asks for a client certificate (tls.clientCertificateRef)."
         )
-    return f"There is no TLS with {place.address}: tls.caBundle has no certificates in PEM, or it speaks no HTTP/1.1."
+    if isinstance(cause, AuthoritiesUnusable):
+        return f"{place.address} cannot be verified: tls.caBundle has no certificates in PEM."
+    return f"{place.address} speaks another protocol than HTTP/1.1 over TLS: check port and scheme."
 
 
 def _verdict(code: int, host: str, place: Place) -> str:
@@ -204,9 +207,12 @@ def _about(source: str, problem: str) -> str:
 def _of_token(exc: TokenUnavailable, source: str, place: Place) -> Finding:
     endpoint = cut(exc.endpoint) or "the token endpoint"
     reason = exc.reason
-    if reason.startswith("credential_") or reason in ("token_url_invalid", "client_refused"):
+    if reason.startswith(("credential_missing", "credential_in")) or reason in ("token_url_invalid", "client_refused"):
         detail = cut(exc.detail) or ("tokenUrl is no URL" if reason == "token_url_invalid" else "it is not there")
         return finding(Reason.CREDENTIAL_MISSING, _about(source, detail), of_token=True)
+    if reason == "credential_unreadable":
+        message = f"{source[0].upper()}{source[1:]} cannot be read: {cut(exc.detail)}. Check what the gateway may read."
+        return finding(Reason.CREDENTIAL_MISSING, message, of_token=True)
     if exc.refused:
         word = f" {exc.code}" if exc.code and exc.code != "other" else ""
         message = (

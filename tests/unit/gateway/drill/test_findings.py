@@ -21,6 +21,8 @@ FAILURES: Final[list[tuple[TokenUnavailable, Reason]]] = [
     (TokenUnavailable("token_status_500", status=500), Reason.TOKEN_REFUSED),
     (TokenUnavailable("token_answer_invalid", status=200), Reason.TOKEN_REFUSED),
     (TokenUnavailable("credential_missing", "Secret a/keys does not exist"), Reason.CREDENTIAL_MISSING),
+    (TokenUnavailable("credential_unreadable", "Permission denied"), Reason.CREDENTIAL_MISSING),
+    (TokenUnavailable("credential_invalid", "scope must be text"), Reason.CREDENTIAL_MISSING),
     (TokenUnavailable("credential_incomplete", "there is no clientId"), Reason.CREDENTIAL_MISSING),
     (TokenUnavailable("token_url_invalid"), Reason.CREDENTIAL_MISSING),
     (TokenUnavailable("tls_failed", "certificate has expired"), Reason.CERTIFICATE_REFUSED),
