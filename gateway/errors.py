@@ -27,6 +27,7 @@
     |   +-- Forbidden            403: the caller may not use the model
     |   |   +-- ModelForbidden   403: a rule says so
     |   |   +-- TokenForbidden   403: the token of the caller has no group that is served
+    |   |   +-- TokenNeeded      403: the caller has no token that the model takes
     |   +-- TooManyRequests      429: the caller has as many requests in flight as it may have
     +-- RoutingError             the request is well formed, but leads nowhere
     |   +-- RouteNotFound        404
@@ -298,6 +299,15 @@ class TokenForbidden(Forbidden):
     sentence = "The token in the request is valid, and its groups may not use this gateway."
     challenge: ClassVar[bytes] = b'Bearer realm="beamlit", error="insufficient_scope"'
     """Value of a WWW-Authenticate field (RFC 6750 3.1)."""
+
+
+class TokenNeeded(TokenForbidden):
+    """The caller is known, and not by a token that the model takes."""
+
+    sentence = (
+        "This model needs a token of an audience or a group of its own: the credential in the request is none, or has"
+        " another audience or other groups."
+    )
 
 
 class TooManyRequests(RequestError):

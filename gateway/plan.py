@@ -9,6 +9,7 @@ from math import ceil
 from typing import Final
 
 from gateway import errors
+from gateway.access.token_rule import TokenRule
 from gateway.api.v1alpha1 import Backend, Cors, RouteDocument, Use
 from gateway.api.vocabulary import AffinityType, Endpoints, FailureCause, StatefulPaths, StreamUsage
 from gateway.backends import balancing, failover
@@ -152,6 +153,11 @@ class RoutePlan:
         """Whether it may get one before any backend has sent a head."""
         self.secrets = () if document.access is None else document.access.secrets
         """Names of the Secrets with the model's own API keys."""
+        jwt = None if document.access is None else document.access.jwt
+        self.tokens = None if jwt is None else TokenRule(jwt.audiences, jwt.groups)
+        """Rule for the tokens with which the model may be used; None where none are asked for."""
+        self.guarded = document.access is not None
+        """Whether the model asks for API keys or tokens of its own."""
         self.is_confined = is_confined
         """Whether this is the plan for requests that never go to a remote backend: it has none."""
         ids = {backend.id for backend in document.backends}

@@ -19,6 +19,7 @@ import structlog
 
 from gateway import conversation, errors, requested_model, stateful
 from gateway.access.caller import NOTHING as NO_GROUPS
+from gateway.access.caller import Caller
 from gateway.access.callers import Callers
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
@@ -185,8 +186,8 @@ class Proxy:
             context.cors = plan.cors
             if self._access is not None:
                 context.identify(self._access.known(head.fields) or await self._access.verified(head.fields))
-            if plan.secrets:
-                await self._check_caller(plan, head, context)
+            if plan.guarded:
+                context.caller = await self._check_caller(plan, head, context)
             if not self._is_allowed(plan.route, context):
                 raise errors.ModelForbidden
             if plan.names is not None and self._lists_names(exchange, plan, matched[1], context):
@@ -202,8 +203,8 @@ class Proxy:
             if matched is None:
                 return
             plan = self._plan(matched[0])
-            if plan.secrets:
-                await self._check_caller(plan, head, context)
+            if plan.guarded:
+                context.caller = await self._check_caller(plan, head, context)
         target = matched[1]
         if self._rules is not None and context.caller is not None:
             plan = self._ruled(self._rules, context.caller, plan, context)
@@ -329,14 +330,19 @@ class Proxy:
         context.broken = str(status)
         exchange.end_with(errors.late_body(status, content, context.request_id.decode(), exchange.head.target))
 
-    async def _check_caller(self, plan: RoutePlan, head: RequestHead, context: RequestContext) -> None:
-        """Check that a request has one of the model's own API keys, and note its caller.
+    async def _check_caller(self, plan: RoutePlan, head: RequestHead, context: RequestContext) -> str | None:
+        """Check that a request has a token that the model takes, or one of its own API keys; return its caller's name.
 
         Raises:
             errors.Unauthorized: It has none.
-            errors.Forbidden: It has none, and its caller is known by another key.
+            errors.Forbidden: It has none, and its caller is known by another credential.
             errors.AccessUnavailable: The keys cannot be read.
         """
+        if plan.tokens is not None:
+            if plan.tokens.permits(await self._by_token(head, context)):
+                return context.caller
+            if not plan.secrets:
+                raise errors.TokenNeeded
         if self._model_keys is None:
             raise errors.AccessUnavailable
         try:
@@ -345,7 +351,17 @@ class Proxy:
             if context.caller is not None:
                 raise errors.Forbidden from None
             raise
-        context.caller = context.caller or caller
+        return context.caller or caller
+
+    async def _by_token(self, head: RequestHead, context: RequestContext) -> Caller | None:
+        """Return the caller of a request by its token, also where it is known by an API key already."""
+        caller = context.identity
+        if caller is None or caller.by_token or self._access is None:
+            return caller
+        try:
+            return await self._access.verified(head.fields)
+        except errors.RequestError:
+            return None
 
     def _ruled(self, rules: CallerRules, caller: str, plan: RoutePlan, context: RequestContext) -> RoutePlan:
         """Apply the rules for a caller, if there are any; return the plan for its request.
@@ -372,18 +388,15 @@ class Proxy:
         allowance = self._rules.allowance(context.caller, _groups(context))
         return allowance is None or allowance.allows(route.key)
 
-    async def _may_use(self, route: Route, head: RequestHead) -> bool:
+    async def _may_use(self, route: Route, head: RequestHead, context: RequestContext) -> bool:
         """Return whether the caller of a request may use a model."""
-        access = route.document.access
-        if access is None:
-            return True
-        try:
-            if self._model_keys is not None:
-                await self._model_keys.caller(route.namespace, access.secrets, head.fields)
-                return True
-        except (errors.Unauthorized, errors.AccessUnavailable):
-            pass
-        return False
+        plan = self._plan(route)
+        if plan.guarded:
+            try:
+                await self._check_caller(plan, head, context)
+            except (errors.Unauthorized, errors.Forbidden, errors.AccessUnavailable):
+                return False
+        return True
 
     async def _check_name(self, exchange: Exchange, plan: RoutePlan, target: bytes, context: RequestContext) -> None:
         """Find the model that a request asks for, and refuse one that the route does not have.
@@ -639,13 +652,13 @@ class Proxy:
         name = unquote_to_bytes(path.removeprefix(b"/v1/models").removeprefix(b"/")).decode("utf-8", "replace")
         if name:
             route = table.match_model(name)
-            if not self._is_allowed(route, context) or not await self._may_use(route, exchange.head):
+            if not self._is_allowed(route, context) or not await self._may_use(route, exchange.head, context):
                 raise errors.ModelNotFound
             content: object = _model(name, route)
         else:
             models = [item for item in table.models() if self._is_allowed(item[1], context)]
             keyed = {route.key: route for _, route in models if route.document.access is not None}
-            usable = await asyncio.gather(*(self._may_use(route, exchange.head) for route in keyed.values()))
+            usable = await asyncio.gather(*(self._may_use(route, exchange.head, context) for route in keyed.values()))
             hidden = {key for key, may in zip(keyed, usable, strict=True) if not may}
             content = {
                 "object": "list",

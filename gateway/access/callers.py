@@ -64,8 +64,11 @@ class Callers:
         if self._tokens is not None:
             for credential in presented(fields):
                 if credential.count(b".") in _TOKEN_DOTS:
+                    digest = sha256(credential).digest()
+                    if (caller := self._tokens.remembered(digest)) is not None:
+                        return caller
                     try:
-                        return await self._tokens.caller(credential, sha256(credential).digest())
+                        return await self._tokens.caller(credential, digest)
                     except errors.RequestError as exc:
                         refusal = refusal or exc
         raise refusal or errors.CredentialUnknown()

@@ -64,7 +64,9 @@ LOCAL_ONLY: Final = "localOnly"
 backend."""
 ACCESS: Final = "access"
 """Feature of documents with `access`: a gateway that does not know it would serve everyone."""
-FEATURES: Final[frozenset[str]] = frozenset({ACCESS, LOCAL_ONLY, MODELS})
+ACCESS_JWT: Final = "accessJwt"
+"""Feature of documents with `access.jwt`: a gateway that does not know it would ask for no token."""
+FEATURES: Final[frozenset[str]] = frozenset({ACCESS, ACCESS_JWT, LOCAL_ONLY, MODELS})
 """Features that this reader supports when a document names them under `requires`."""
 
 DnsLabel = Annotated[
@@ -445,12 +447,30 @@ class Affinity(_Part):
     of the user."""
 
 
-class Access(_Part):
-    """Who may use the model, besides what the gateway's settings ask of everyone."""
+class AccessJwt(_Part):
+    """Tokens with which the model may be used, of those that the gateway takes."""
 
-    secrets: Annotated[tuple[ObjectName, ...], AfterValidator(_sorted_unique), Field(min_length=1, max_length=16)]
-    """Names of labeled Secrets in the document's namespace. A request needs one of the API keys that are their values;
-    the keys of their data are names of callers."""
+    audiences: Annotated[tuple[str, ...], AfterValidator(_sorted_unique), Field(max_length=64)] = ()
+    """Audiences of which a token must have one, beside one of the gateway's; any when empty."""
+    groups: Annotated[tuple[str, ...], AfterValidator(_sorted_unique), Field(max_length=256)] = ()
+    """Groups of which a token must name one, beside one of the gateway's where that asks for some; any when empty."""
+
+
+class Access(_Part):
+    """Who may use the model, besides what the gateway's settings ask of everyone. A request needs one of the API keys
+    or, where there is `jwt`, one of the tokens."""
+
+    secrets: Annotated[tuple[ObjectName, ...], AfterValidator(_sorted_unique), Field(max_length=16)] = ()
+    """Names of labeled Secrets in the document's namespace, whose values are API keys; the keys of their data are names
+    of callers."""
+    jwt: AccessJwt | None = None
+    """Tokens with which the model may be used; none when absent. A document that has it requires `accessJwt`."""
+
+    @model_validator(mode="after")
+    def _not_open(self) -> Self:
+        if not self.secrets and self.jwt is None:
+            raise Mistake("set secrets or jwt: without them nobody could use the model")
+        return self
 
 
 class LocalOnly(_Part):
@@ -703,6 +723,7 @@ _NESTED: Final[Mapping[tuple[type[BaseModel], str], type[BaseModel]]] = {
     (RouteDocument, "cors"): Cors,
     (RouteDocument, "affinity"): Affinity,
     (RouteDocument, "access"): Access,
+    (Access, "jwt"): AccessJwt,
     (RouteDocument, "local_only"): LocalOnly,
     (RouteDocument, "split"): Split,
     (Backend, "health"): HealthCheck,

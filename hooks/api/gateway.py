@@ -1,6 +1,6 @@
 """Types of `spec.gateway`: how the gateway treats the requests for one model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     Field,
@@ -135,6 +135,10 @@ _FieldName = Annotated[
 _FieldNames = Annotated[tuple[_FieldName, ...], Field(max_length=64, json_schema_extra=LIST_ATOMIC)]
 
 
+ACCESS_TO_NOBODY: Final = "access needs secretRefs or jwt: say which API keys or tokens the model asks for"
+"""What an access lacks that asks for nothing, in words."""
+
+
 class GatewayCors(ApiModel):
     """Websites that may read the responses in a browser (CORS). The gateway answers preflights itself, and its header
     fields replace those of a backend."""
@@ -182,17 +186,42 @@ class GatewayCors(ApiModel):
     """Number of seconds for which a browser may keep the response to a preflight. Defaults to 600."""
 
 
+_Words = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1, max_length=253)], ...],
+    Field(min_length=1, max_length=64, json_schema_extra=LIST_ATOMIC),
+]
+
+
+class GatewayAccessJwt(ApiModel):
+    """Tokens with which the model may be used, of those that the gateway takes by its configuration
+    (gateway.access.jwt). What is asked for here is asked for besides."""
+
+    audiences: _Words | None = None
+    """Audiences of which a token must have one, beside one of the gateway's. Defaults to any."""
+    groups: _Words | None = None
+    """Groups of which a token must name one. Defaults to any."""
+
+
 class GatewayAccess(ApiModel):
     """Who may use the model. It can ask for more than gateway.access of the gateway's configuration does, never for
-    less."""
+    less. With both secretRefs and jwt, a request needs an API key or a token."""
 
-    model_config = schema_config(x_must_be="references to Secrets, such as {secretRefs: [{name: demo-keys}]}")
+    model_config = schema_config(
+        cel_rule("has(self.secretRefs) || has(self.jwt)", ACCESS_TO_NOBODY),
+        x_must_be="references to Secrets, such as {secretRefs: [{name: demo-keys}]}, or rules for tokens, such as {jwt:"
+        " {groups: [team-a]}}",
+    )
 
-    secret_refs: Annotated[
-        tuple[SecretReference, ...], Field(min_length=1, max_length=16, json_schema_extra=LIST_MAP_BY_NAME)
-    ]
+    secret_refs: (
+        Annotated[tuple[SecretReference, ...], Field(min_length=1, max_length=16, json_schema_extra=LIST_MAP_BY_NAME)]
+        | None
+    ) = None
     """Secrets whose values are API keys, and whose keys are the names of callers. A request needs one of these API
-    keys, and one of the gateway's as well where those are needed. The gateway reads them again after 30 seconds."""
+    keys, and a credential of the gateway's as well where one is needed. The gateway reads them again after 30
+    seconds."""
+    jwt: GatewayAccessJwt | None = None
+    """Tokens with which the model may be used, besides the API keys. An empty object asks for any token that the
+    gateway takes."""
 
 
 class GatewayLocalOnly(ApiModel):

@@ -14,6 +14,7 @@ from gateway.api.vocabulary import Endpoints, Forwarded, StatefulPaths
 from hooks import names, reasons
 from hooks.api.gateway import (
     Gateway,
+    GatewayAccess,
     GatewayAffinity,
     GatewayBreaker,
     GatewayCors,
@@ -226,9 +227,7 @@ def _document(resolved: ResolvedSpec, observation: Observation) -> routes.RouteD
         affinity=routes.Affinity() if gateway.affinity is None else _affinity(gateway.affinity),
         stateful_paths=gateway.stateful_paths or StatefulPaths.LOCAL,
         usage=gateway.usage,
-        access=None
-        if gateway.access is None
-        else routes.Access(secrets=tuple(one.name for one in gateway.access.secret_refs)),
+        access=None if gateway.access is None else _access(gateway.access),
         local_only=None if gateway.local_only is None else _local_only(gateway.local_only),
         split=routes.Split(percentage=resolved.split.percentage, reason=resolved.split.reason),
     )
@@ -302,10 +301,19 @@ def _required(gateway: Gateway) -> tuple[str, ...]:
     """Return the features without which a gateway must not serve the route."""
     needed = (
         (routes.ACCESS, gateway.access),
+        (routes.ACCESS_JWT, gateway.access and gateway.access.jwt),
         (routes.LOCAL_ONLY, gateway.local_only),
         (routes.MODELS, gateway.models),
     )
     return tuple(feature for feature, field in needed if field)
+
+
+def _access(access: GatewayAccess) -> routes.Access:
+    jwt = access.jwt
+    return routes.Access(
+        secrets=tuple(one.name for one in access.secret_refs or ()),
+        jwt=None if jwt is None else routes.AccessJwt(audiences=jwt.audiences or (), groups=jwt.groups or ()),
+    )
 
 
 def _local_only(rule: GatewayLocalOnly) -> routes.LocalOnly:

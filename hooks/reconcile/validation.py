@@ -6,7 +6,7 @@ from typing import Any, Final
 from gateway.api.vocabulary import CREDENTIALS_OF_ALL, FRAMING, HOP_BY_HOP, AffinityType, StatefulPaths
 from hooks import names, reasons
 from hooks.api.common import ObjectReference
-from hooks.api.gateway import GatewayModel
+from hooks.api.gateway import ACCESS_TO_NOBODY, GatewayModel
 from hooks.api.model_deployment import ModelDeploymentSpec, Server
 from hooks.api.remote_backend import Location
 from hooks.backends import geography
@@ -160,7 +160,10 @@ def _check_gateway(spec: ModelDeploymentSpec) -> None:
     if gateway.cors is not None and gateway.cors.credentials and "*" in gateway.cors.origins:
         raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.cors {CREDENTIALS_OF_ALL}.")
     check_names(gateway.forward_headers, "spec.gateway.forwardHeaders")
-    for index, reference in enumerate(() if gateway.access is None else gateway.access.secret_refs):
+    access = gateway.access
+    if access is not None and access.secret_refs is None and access.jwt is None:
+        raise NotAccepted(reasons.INVALID_SPEC, f"spec.gateway.{ACCESS_TO_NOBODY}.")
+    for index, reference in enumerate(() if access is None else access.secret_refs or ()):
         if not names.is_object_name(reference.name):
             raise NotAccepted(
                 reasons.INVALID_NAME,

@@ -326,6 +326,7 @@ ACCEPTED: Final = {
             },
         },
     ),
+    "any token": model_deployment(gateway={"access": {"jwt": {}}}),
     "attempts": model_deployment(
         gateway={
             "retry": {"failover": True, "causes": ["connectFailure", "firstByteTimeout", "500"], "bodyBytes": 0},
@@ -462,6 +463,7 @@ REFUSED: Final = {
         model_deployment(gateway={"cors": {"origins": ["https://chat.example.com/"]}}),
         "cors.origins[0]",
     ),
+    "an access that asks for nothing": (model_deployment(gateway={"access": {}}), "access needs secretRefs or jwt"),
     "no origin": (model_deployment(gateway={"cors": {"origins": []}}), "cors.origins"),
     "no room at all": (model_deployment(offloadingConfig={"behavior": {"overflow": {"inFlight": 0}}}), "inFlight"),
     "no secret": (

@@ -190,7 +190,10 @@ GATEWAY: Final[Json] = {
         "credentials": True,
         "maxAgeSeconds": 60,
     },
-    "access": {"secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}]},
+    "access": {
+        "secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}],
+        "jwt": {"audiences": ["models"], "groups": ["team-a", "team-c"]},
+    },
     "localOnly": {"header": "x-data-class", "values": ["restricted"], "missing": "local"},
 }
 HEALTH: Final[Json] = {

@@ -148,7 +148,10 @@ FULL: Final = {
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
-            "access": {"secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}]},
+            "access": {
+                "secretRefs": [{"name": "demo-keys"}, {"name": "more-keys"}],
+                "jwt": {"audiences": ["models"], "groups": ["team a", "/b"]},
+            },
             "localOnly": {"header": "X-Data-Class", "values": ["restricted", "Top Secret"], "missing": "local"},
         },
     ),

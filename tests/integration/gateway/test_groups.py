@@ -10,12 +10,14 @@ from typing import Any, Final
 import orjson
 
 from gateway.__main__ import token_rules
+from gateway.access.directory import KeyDirectory
 from gateway.access.issuer import Issuer as Watched
 from gateway.access.rules import CallerRules
 from gateway.access.tokens import Tokens
-from gateway.api.v1alpha1 import Queue
+from gateway.api.v1alpha1 import Access, AccessJwt, Queue, RouteDocument
 from gateway.settings import JwtSettings
 from tests.deadlines import NEVER, SECONDS
+from tests.integration.gateway.test_model_access import Secrets
 from tests.integration.gateway.wire import Response, Running, document, echo, gateway, local, remote
 from tests.integration.issuer import AUDIENCE, Issuer
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
@@ -37,7 +39,7 @@ async def published() -> bytes:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *documents: Any, server: Any = echo
+    folder: Path, *documents: Any, server: Any = echo, keys: Path | None = None, secrets: Any = None
 ) -> AsyncIterator[tuple[Running, ScriptedServer, CallerRules]]:
     """Yield a gateway that takes tokens and has rules, its remote server, and the rules."""
     file = folder / "callers.yaml"
@@ -46,7 +48,7 @@ async def running(
     section = {"issuer": ISSUER.url, "audiences": [AUDIENCE]}
     issuer = Watched(ISSUER.url, published, refresh_seconds=NEVER, wait_seconds=SECONDS)
     tokens = Tokens(token_rules(JwtSettings.model_validate(section)), issuer)
-    access = {"jwt": section, "rulesFile": str(file)}
+    access = {"jwt": section, "rulesFile": str(file), "keysDirectory": None if keys is None else str(keys)}
     async with serving(server) as near, serving(echo) as far:
         task = asyncio.create_task(issuer.watch())
         try:
@@ -55,7 +57,9 @@ async def running(
                 local_port=near.port,
                 remote_port=far.port,
                 settings={"gateway": {"access": access, "allowedAddresses": ["127.0.0.0/8"]}},
+                access=None if keys is None else KeyDirectory(keys),
                 rules=rules,
+                secrets=secrets,
                 tokens=tokens,
             ) as one:
                 yield one, far, rules
@@ -83,6 +87,78 @@ async def test_a_group_has_models_and_stays_inside(tmp_path: Path) -> None:
         assert (response.value(b"x-beamlit-backend"), response.value(b"x-beamlit-reason")) == (b"local", b"LocalOnly")
         assert far.sides == []
         assert (await post(one, "carol", "first")).value(b"x-beamlit-backend") == b"remote"
+
+
+def asks(name: str, *, secrets: tuple[str, ...] = (), **jwt: tuple[str, ...]) -> RouteDocument:
+    """Return a document whose model asks for tokens, and for its own API keys where there are some."""
+    access = Access(secrets=secrets, jwt=AccessJwt(**jwt))
+    return document(name=name, access=access, requires=("access", "accessJwt"))
+
+
+async def test_a_model_asks_for_more(tmp_path: Path) -> None:
+    """A model with an audience or a group of its own is 403 without, also in lists, beside what all have to have."""
+    models = (
+        asks("any"),
+        asks("theirs", groups=("a", "b")),
+        asks("others", audiences=("other",)),
+        asks("both", audiences=("other",), groups=("a",)),
+        document(name="open"),
+    )
+    async with running(tmp_path, *models) as (one, _, _):
+
+        async def usable(**claims: Any) -> list[str]:
+            field = b"authorization: Bearer " + ISSUER.token(**claims)
+            found = []
+            for name in ("any", "theirs", "others", "both", "open"):
+                statuses = set()
+                for target in (b"/v1/completions", b"/default/%b/x" % name.encode()):
+                    response = await one.post(target, orjson.dumps({"model": name}), field)
+                    statuses.add(response.status)
+                    if response.status == 403:
+                        challenge = b'Bearer realm="beamlit", error="insufficient_scope"'
+                        assert (response.code, response.value(b"www-authenticate")) == ("forbidden", challenge)
+                line = b"GET /v1/models/%b HTTP/1.1" % name.encode()
+                listed = await one.ask(b"%b\r\nHost: x\r\n%b\r\n\r\n" % (line, field))
+                assert {200: {200}, 404: {403}}[listed.status] == statuses
+                found += [name] * (statuses == {200})
+            listed = await one.ask(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % field)
+            assert sorted(found) == sorted(model["id"] for model in orjson.loads(listed.body)["data"])
+            return found
+
+        assert await usable() == ["any", "open"]
+        assert await usable(groups=["b"]) == ["any", "theirs", "open"]
+        assert await usable(aud=[AUDIENCE, "other"]) == ["any", "others", "open"]
+        assert await usable(aud=[AUDIENCE, "other"], groups="a") == ["any", "theirs", "others", "both", "open"]
+        field = b"authorization: Bearer " + ISSUER.token(aud="other")
+        assert (await one.post(b"/default/others/x", b"{}", field)).status == 401
+
+
+async def test_a_model_with_keys_and_tokens(tmp_path: Path) -> None:
+    """A model that asks for its own keys or for tokens takes both, and neither where the gateway has no issuer."""
+    secrets = Secrets(**{"default/demo-keys": {"team-a": "canary-of-the-model-1"}})
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "team-b").write_bytes(b"canary-of-the-gateway")
+    either, tokens = asks("either", secrets=("demo-keys",), groups=("a",)), asks("tokens")
+    own, installed = b"x-api-key: canary-of-the-model-1", b"api-key: canary-of-the-gateway"
+    with_group, without = (b"authorization: Bearer " + ISSUER.token(groups=groups) for groups in (["a"], []))
+
+    async def statuses(one: Running, *fields: bytes) -> list[int]:
+        targets = (b"/default/either/x", b"/default/tokens/x")
+        return [(await one.post(target, b"{}", *fields)).status for target in targets]
+
+    async with running(tmp_path, either, tokens, keys=keys, secrets=secrets) as (one, _, _):
+        assert await statuses(one, with_group) == [200, 200]
+        assert await statuses(one, without) == [403, 200]
+        assert await statuses(one, without, own) == [200, 200]
+        assert await statuses(one, installed) == [403, 403]
+        assert await statuses(one, installed, own) == [200, 403]
+        assert await statuses(one, installed, with_group) == [200, 200]
+        await until(lambda: len(one.lines()) == 12)
+        assert {line["caller"] for line in one.lines()} == {"oidc:alice", "team-b"}
+    async with serving(echo) as near, gateway(either, tokens, local_port=near.port, secrets=secrets) as one:
+        assert await statuses(one, with_group) == [401, 403]
+        assert await statuses(one, own) == [200, 403]
 
 
 async def test_callers_of_a_group_have_one_limit(tmp_path: Path) -> None:

@@ -182,7 +182,10 @@ def test_a_whole_document() -> None:
                 "credentials": True,
                 "maxAgeSeconds": 0,
             },
-            "access": {"secretRefs": [{"name": "more-keys"}, {"name": "demo-keys"}]},
+            "access": {
+                "secretRefs": [{"name": "more-keys"}, {"name": "demo-keys"}],
+                "jwt": {"audiences": ["models"], "groups": ["b", "a"]},
+            },
             "localOnly": {"header": "X-Data-Class", "values": ["Secret", "restricted", "secret"], "missing": "local"},
         },
     )
@@ -194,7 +197,7 @@ def test_a_whole_document() -> None:
         "serviceNames": ["demo-gw", "demo-svc"],
         "clusterIps": ["10.96.0.7"],
         "models": [{"name": "lora-a"}, {"name": "lora-b", "localModel": "adapter", "remoteModel": "big"}],
-        "requires": ["access", "localOnly", "models"],
+        "requires": ["access", "accessJwt", "localOnly", "models"],
         "backends": [
             {
                 "id": "local",
@@ -238,7 +241,10 @@ def test_a_whole_document() -> None:
             "credentials": True,
             "maxAge": 0,
         },
-        "access": {"secrets": ["demo-keys", "more-keys"]},
+        "access": {
+            "secrets": ["demo-keys", "more-keys"],
+            "jwt": {"audiences": ["models"], "groups": ["a", "b"]},
+        },
         "localOnly": {"header": "x-data-class", "values": ["restricted", "secret"], "missing": "local"},
     }
 

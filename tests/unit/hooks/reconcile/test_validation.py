@@ -104,6 +104,16 @@ def template(**fields: Any) -> builders.Json:
             "spec.gateway.access.secretRefs[1].name must be the name of a Secret",
         ),
         (
+            model_deployment(gateway={"access": {}}),
+            reasons.INVALID_SPEC,
+            "spec.gateway.access needs secretRefs or jwt: say which API keys or tokens the model asks for.",
+        ),
+        (
+            model_deployment(gateway={"access": {"jwt": {"groups": []}}}),
+            reasons.INVALID_SPEC,
+            "spec.gateway.access.jwt.groups",
+        ),
+        (
             model_deployment(gateway={"access": {"secretRefs": []}}),
             reasons.INVALID_SPEC,
             "spec.gateway.access.secretRefs",
