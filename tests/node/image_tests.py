@@ -20,7 +20,10 @@ from typing import Final
 from tests.node import base_image, image, namespaces
 from tools.repository import ROOT
 
-SUITES: Final = ("tests/unit", "tests/integration/gateway", "tests/integration/hooks", "tests/integration/program")
+SUITES: Final = (
+    *(f"tests/unit/{package}" for package in ("gateway", "hooks", "program")),
+    *(f"tests/integration/{package}" for package in ("gateway", "hooks", "program")),
+)
 """Tests of what the image has."""
 _PROGRAMS: Final = ("curl", "haproxy", "iproute2", "nginx-light", "openssl", "prometheus")
 """Debian packages of programs that the tests start."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hooks import reasons
@@ -54,6 +54,10 @@ states = st.fixed_dictionaries(
 )
 
 
+Levels = list[str | Unread]
+rests = st.lists(values | st.just(GONE), max_size=2)
+
+
 def remembering(behavior: Json, state: Any, *levels: str | Unread, now: datetime = NOW, ready: int = 1) -> Cluster:
     """Return a cluster whose ModelDeployment has this behavior, this memory and metrics with these values."""
     metrics = [external(f"queue-{number}") for number in range(len(levels))]
@@ -83,32 +87,34 @@ def remembered(response: SyncResponse) -> Json:
     }
 
 
-@given(behaviors, states, values, values, st.lists(values | st.just(GONE), max_size=2))
-@example(
-    {},
-    {"percentage": 0, "reason": reasons.LOCAL, "since": format_time(NOW), "reachedSince": format_time(NOW)}
-    | {"step": 0, "heldShare": 1, "claim": "Supported"},
-    "0",
-    "100",
-    [],
+histories = st.lists(
+    st.tuples(values | st.just(GONE), st.sampled_from([0, 1, 15, 60, 61, 120, 300, 301, 2400]), st.none() | percents),
+    max_size=8,
 )
+"""Syncs: the value of the first metric, the seconds since the sync before, and the percentage if that is edited."""
+
+
+@given(behaviors, histories, values, values, st.sampled_from([0, 1, 15, 61, 301]), rests)
 @settings(max_examples=100)
 def test_a_higher_value_never_offloads_less(
-    behavior: Json, state: Json, one: str, other: str, rest: list[str | Unread]
+    behavior: Json, history: list[tuple[str | Unread, int, int | None]], one: str, other: str, after: int, rest: Levels
 ) -> None:
-    """With the same memory and the same other metrics a higher value never lowers the share.
+    """After the same history, and with the same other metrics, a higher value never lowers the share.
 
     Missing metrics are left out in mode proportional where they count as reached: they ask for a whole step, and a
-    measured one only for what it needs. A claim is on trial only below the share that comes back when it is refuted: no
-    sync remembers another one.
+    measured one only for what it needs.
     """
-    asked = behavior.get("percentage", 100) - state["step"] if "step" in state else 0
-    if state.get("heldShare", 0) <= asked:
-        state = {name: value for name, value in state.items() if name != "claim"}
     if behavior.get("mode") == "proportional" and behavior.get("onMissingMetrics") == "offload":
         rest = [value for value in rest if value is not GONE]
+        history = [step for step in history if step[0] is not GONE]
     low, high = sorted((one, other), key=float)
-    shares = [share(remembering(behavior, state, value, *rest).sync()) for value in (low, high)]
+    cluster = remembering(behavior, {}, low, *rest)
+    for value, seconds_later, percentage in history:
+        if percentage is not None:
+            behavior = behavior | {"percentage": percentage}
+            cluster.edit(offloadingConfig=cluster.parent["spec"]["offloadingConfig"] | {"behavior": behavior})
+        cluster.measure(value, *rest, after=seconds_later)
+    shares = [share(copy.deepcopy(cluster).measure(value, *rest, after=after)) for value in (low, high)]
     assert shares[0] <= shares[1]
 
 
