@@ -138,8 +138,10 @@ generate: .venv/.synced ## Write crds/ and the JSON schemas from the Python type
 	@$(RUN)python -m tools.generate
 
 .PHONY: bench
-bench: $(COMPILED)/.built ## Measure what the image has against nginx in the same run; writes build/bench.json
+bench: $(COMPILED)/.built ## Measure what the image has against other proxies in the same run; writes build/bench.json
+	@$(MAKE) --no-print-directory build/tools-bench/.synced || echo "Envoy cannot be had"
 	@cp -r benchmarks tools examples $(COMPILED)/ && cd $(COMPILED) && \
+	  ENVOY="$$(ls $(abspath build)/tools-bench/lib/python*/site-packages/envoy/_bin/envoy 2>/dev/null)" \
 	  $(abspath $(RUN))/python -m benchmarks --output $(abspath build)/bench.json $(ARGS)
 
 .PHONY: faults

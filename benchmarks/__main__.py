@@ -15,8 +15,11 @@ from benchmarks import affinity, metrics, processes, routes, streams, sync, unar
 BENCHMARKS = ["unary", "streams", "routes", "sync", "metrics", "affinity"]
 GOALS = {
     "unary_vs_nginx": (2.5, "CPU of the gateway per small POST, nginx = 1"),
+    "unary_vs_envoy": (0.85, "CPU of the gateway per small POST, Envoy = 1"),
+    "unary_by_model_vs_envoy": (1.0, "CPU per small POST whose body names the model, Envoy = 1"),
     "unary_by_model_ratio": (1.1, "CPU per small POST whose body names the model, by path = 1"),
     "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
+    "sse_chunk_vs_envoy": (0.75, "CPU of the gateway per SSE chunk, Envoy = 1"),
     "unary_everything": (1.1, "CPU per small POST with all that a route may ask for, without = 1"),
     "sse_chunk_everything": (1.1, "CPU per SSE chunk with all that a route may ask for, without = 1"),
     "stream_rss_kib": (60.0, "memory of the gateway per open stream, KiB, with all of that"),

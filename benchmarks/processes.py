@@ -21,6 +21,10 @@ class BenchmarkError(RuntimeError):
     """The benchmark cannot run here. The message says what to install or to look at."""
 
 
+class Missing(BenchmarkError):
+    """A program is not installed. The message says which, and what has it."""
+
+
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Return when something accepts on `port`.
 
@@ -93,22 +97,23 @@ def program(name: str, package: str) -> str:
     """Return the path of an installed program.
 
     Raises:
-        BenchmarkError: it is not there; the message names the package.
+        Missing: it is not there; the message names the package.
     """
     for folder in [*os.environ.get("PATH", "").split(":"), "/usr/sbin"]:
         if folder and (path := Path(folder) / name).exists():
             return str(path)
-    raise BenchmarkError(f"{name} is missing; on Debian: apt-get install {package}")
+    raise Missing(f"{name} is missing; on Debian: apt-get install {package}")
 
 
 def gateway(
-    folder: Path, upstream: int, *, everything: bool = False
+    folder: Path, upstream: int, *, everything: bool = False, collector: int | None = None
 ) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
     """Run the gateway with one route to the local port `upstream`, and yield its process and port.
 
     Matching, header rules, failover with bodies that are held for it, the breaker, metrics and the access log are on:
     this is what users run. `everything` is what they may ask for besides: health checks, a limit of requests at a time
-    with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own.
+    with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own. With the port of a
+    `collector` all requests are traced.
     """
     from gateway.api import v1alpha1 as api
     from gateway.api import vocabulary
@@ -149,7 +154,8 @@ def gateway(
     )
     port, admin = free_port(), free_port()
     config = folder / "config.yaml"
-    config.write_text("namespaces: default\n")
+    tracing = "" if collector is None else f"gateway: {{tracing: {{endpoint: 'http://127.0.0.1:{collector}'}}}}\n"
+    config.write_text(f"namespaces: default\n{tracing}")
     command = [
         sys.executable,
         *("-m", "gateway", "--config", str(config), "--routes", str(routes)),

@@ -1,4 +1,4 @@
-"""CPU of a proxy per SSE chunk as a ratio to nginx in the same run, and its memory per open stream."""
+"""CPU of the gateway per SSE chunk as a ratio to other proxies in the same run, and its memory per open stream."""
 
 import asyncio
 import statistics
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import processes
+from benchmarks import processes, proxies
 from tools.ports import free_port
 
 REQUEST = (
@@ -79,7 +79,7 @@ async def kib_per_stream(process: psutil.Process, port: int, streams: int) -> fl
 
 
 def measure(folder: Path, *, rounds: int, seconds: float, memory_streams: int) -> dict[str, float]:
-    """Measure nginx and gateway in front of the same streams, in interleaved rounds. Return the medians of `rounds`."""
+    """Measure other proxies and the gateway in front of the same streams, in interleaved rounds. Return the medians."""
     folder.mkdir(parents=True)
     chunks = _chunks(folder / "chunks", rounds, seconds)
     return chunks | {"stream_rss_kib": _memory(folder / "memory", memory_streams)}
@@ -91,35 +91,33 @@ def _origin(port: int, interval: float) -> list[str]:
 
 def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
     folder.mkdir()
-    origin_port, nginx_port = free_port(), free_port()
-    proxy = (
-        f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; }}"
-        f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/; proxy_buffering off;"
-        " proxy_http_version 1.1; proxy_set_header Connection ''; } }"
-    )
+    origin_port = free_port()
     gateway, gateway_port = processes.gateway(folder, origin_port)
     full, full_port = processes.gateway(folder / "full", origin_port, everything=True)
     with (
         processes.running("origin", _origin(origin_port, 0.02), origin_port, folder),
-        processes.nginx("proxy", proxy, nginx_port, folder) as reference,
+        proxies.beside(origin_port, folder, streams=True) as others,
         gateway as subject,
         full as with_everything,
     ):
+        ways = {**others, "gateway": (subject, gateway_port), "everything": (with_everything, full_port)}
+        times: dict[str, list[float]] = {name: [] for name in ways}
 
-        async def interleaved() -> tuple[list[float], list[float], list[float]]:
-            ours, theirs, most = [], [], []
+        async def interleaved() -> None:
             for _ in range(rounds):
-                theirs.append(await microseconds_per_chunk(reference, nginx_port, 100, seconds))
-                ours.append(await microseconds_per_chunk(subject, gateway_port, 100, seconds))
-                most.append(await microseconds_per_chunk(with_everything, full_port, 100, seconds))
-            return ours, theirs, most
+                for name, (process, port) in ways.items():
+                    times[name].append(await microseconds_per_chunk(process, port, 100, seconds))
 
-        ours, theirs, most = asyncio.run(interleaved())
+        asyncio.run(interleaved())
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
     return {
-        "sse_chunk_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
-        "sse_chunk_us": statistics.median(ours),
-        "sse_chunk_nginx_us": statistics.median(theirs),
-        "sse_chunk_everything": statistics.median(a / b for a, b in zip(most, ours, strict=True)),
+        **{f"sse_chunk_vs_{name}": ratio("gateway", name) for name in others},
+        "sse_chunk_us": statistics.median(times["gateway"]),
+        **{f"sse_chunk_{name}_us": statistics.median(times[name]) for name in others},
+        "sse_chunk_everything": ratio("everything", "gateway"),
     }
 
 

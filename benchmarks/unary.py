@@ -1,4 +1,4 @@
-"""CPU of a proxy per small POST, as a ratio to nginx in the same run."""
+"""CPU of the gateway per small POST, as a ratio to other proxies in the same run."""
 
 import re
 import statistics
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import processes
+from benchmarks import processes, proxies
 from tools.ports import free_port
 
 PATH = "/default/demo/v1/chat/completions"
@@ -70,35 +70,47 @@ def microseconds_per_request(
 
 
 def measure(folder: Path, *, rounds: int, seconds: float) -> dict[str, float]:
-    """Measure nginx, gateway and gateway with everything on in front of one server, in interleaved rounds. Return the
-    medians of `rounds`."""
+    """Measure other proxies, the gateway, and the gateway with everything on and with traces, in front of one server.
+
+    Rounds are interleaved, and their medians are returned.
+    """
     folder.mkdir(parents=True)
-    origin_port, nginx_port = free_port(), free_port()
-    proxy = (
-        f"upstream origin {{ server 127.0.0.1:{origin_port}; keepalive 64; keepalive_requests 1000000; }}"
-        f"server {{ listen 127.0.0.1:{nginx_port}; location / {{ proxy_pass http://origin/;"
-        " proxy_http_version 1.1; proxy_set_header Connection ''; } }"
-    )
+    origin_port, collector_port = free_port(), free_port()
     gateway, gateway_port = processes.gateway(folder, origin_port)
     full, full_port = processes.gateway(folder / "full", origin_port, everything=True)
+    traced, traced_port = processes.gateway(folder / "traced", origin_port, collector=collector_port)
+    collector = f"server {{ listen 127.0.0.1:{collector_port}; client_max_body_size 0; return 200; }}"
     with (
         processes.nginx("origin", origin(origin_port), origin_port, folder),
-        processes.nginx("proxy", proxy, nginx_port, folder) as reference,
+        processes.nginx("collector", collector, collector_port, folder),
+        proxies.beside(origin_port, folder) as others,
         gateway as subject,
         full as with_everything,
+        traced as with_traces,
     ):
-        for port in (nginx_port, gateway_port, full_port):
+        ways = {
+            **{name: (process, port, PATH) for name, (process, port) in others.items()},
+            "path": (subject, gateway_port, PATH),
+            "model": (subject, gateway_port, BY_MODEL),
+            "everything": (with_everything, full_port, PATH),
+            "traced": (with_traces, traced_port, PATH),
+        }
+        for _, port, _ in ways.values():
             wrk(port, 1, folder)
-        ours, theirs, most, by_model = [], [], [], []
+        times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
-            theirs.append(microseconds_per_request(reference, nginx_port, seconds, folder))
-            ours.append(microseconds_per_request(subject, gateway_port, seconds, folder))
-            by_model.append(microseconds_per_request(subject, gateway_port, seconds, folder, BY_MODEL))
-            most.append(microseconds_per_request(with_everything, full_port, seconds, folder))
+            for name, (process, port, path) in ways.items():
+                times[name].append(microseconds_per_request(process, port, seconds, folder, path))
+
+    def ratio(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
     return {
-        "unary_vs_nginx": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
-        "unary_us": statistics.median(ours),
-        "unary_nginx_us": statistics.median(theirs),
-        "unary_by_model_ratio": statistics.median(a / b for a, b in zip(by_model, ours, strict=True)),
-        "unary_everything": statistics.median(a / b for a, b in zip(most, ours, strict=True)),
+        **{f"unary_vs_{name}": ratio("path", name) for name in others},
+        **{f"unary_by_model_vs_{name}": ratio("model", name) for name in others if name != "nginx"},
+        "unary_us": statistics.median(times["path"]),
+        **{f"unary_{name}_us": statistics.median(times[name]) for name in others},
+        "unary_by_model_ratio": ratio("model", "path"),
+        "unary_everything": ratio("everything", "path"),
+        "unary_traced": ratio("traced", "path"),
     }

@@ -5,6 +5,7 @@ before traces are on. While the collector takes no spans, traces wait, further o
 """
 
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -26,6 +27,9 @@ SERVICE: Final = "beamlit-gateway"
 """Name of the service in the resource of all spans, unless the environment names another."""
 BATCH: Final = 128
 """Largest number of requests whose spans are sent together."""
+SWITCH_SECONDS: Final = 0.0005
+"""Seconds for which this thread may compute before the thread of the requests gets its turn. Python's own are ten times
+as many, and each request would wait for as long."""
 STOP_SECONDS: Final = 2.0
 """Seconds that the last traces may take at the end."""
 _KINDS: Final[Mapping[Kind, SpanKind]] = {
@@ -76,6 +80,7 @@ class Exporter:
         """
         # What its retries log, a line for each, says nothing more than our one line.
         logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._tracer = tracer
         self._delay = delay_seconds
         self._session = _Session()
