@@ -134,6 +134,8 @@ class Attempts:
                         if status == 401:
                             response.abort()
                             outcome = errors.CredentialsRefused()
+                            if chosen.traffic is not None:
+                                chosen.traffic.refused_at = time.perf_counter()
                             self._log_refusal(plan, chosen)
                 elif response.head.content_length is None and is_event_stream(response.head):
                     cause = await self._begin_stream(

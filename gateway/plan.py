@@ -73,7 +73,7 @@ class BackendPlan:
     names: Mapping[str, str]
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
     traffic: Traffic | None
-    """Successes of requests, where these count as drills; None for a Service, and where there are no drills."""
+    """Record of requests, where these count as drills; None for a Service, and where there are no drills."""
     prices: Prices | None
     """Prices of tokens, where they are known."""
     pods: PodSet | None

@@ -14,13 +14,15 @@ from gateway.backends.stream_slots import StreamSlots
 
 
 class Traffic:
-    """Successes of requests at one backend."""
+    """Requests at one backend, as far as they tell what drills are to find out."""
 
-    __slots__ = ("succeeded_at",)
+    __slots__ = ("refused_at", "succeeded_at")
 
     def __init__(self) -> None:
         self.succeeded_at = -inf
         """Time of the monotonic clock of the last POST that succeeded."""
+        self.refused_at = -inf
+        """Time of that clock at which the backend last responded with 401 to the gateway's own credentials."""
 
 
 class BackendRuntime:
@@ -38,7 +40,7 @@ class BackendRuntime:
         self.breaker = CircuitBreaker(rules)
         self.concurrency = ConcurrencyLimit()
         self.traffic = Traffic()
-        """Successes of requests, which count as drills at a remote backend."""
+        """Requests that count as drills at a remote backend."""
         self.pods: PodSet | None = None
         """Pods of the Service; None where requests are sent to its name."""
         self.streams: StreamSlots | None = None

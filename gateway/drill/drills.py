@@ -21,6 +21,7 @@ import structlog
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.api.vocabulary import DrillRequest
+from gateway.backends.runtime import BackendRuntime
 from gateway.credentials.cache import Credentials, Identity
 from gateway.destination import Destination, find_destination
 from gateway.drill import findings
@@ -78,7 +79,7 @@ class _Entry:
     """One remote backend of a route, and when it is tried."""
 
     __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "record", "renews", "request", "route",
-                 "since", "task")  # fmt: skip
+                 "since", "task", "tells")  # fmt: skip
 
     def __init__(
         self, route: Route, backend: Backend, identity: object, interval: float, request: DrillRequest
@@ -95,6 +96,8 @@ class _Entry:
         self.record = DrillRecord(UNTRIED if interval else _OFF)
         self.number = 0
         """Number of drills so far."""
+        self.tells = False
+        """Whether the drill that runs, or ran last, shows whether the credentials are accepted, or has new ones."""
         self.ended = float("-inf")
         """Time at which the last drill ended."""
         self.renews = False
@@ -232,9 +235,11 @@ class Drills:
         """Start a drill, unless a request has just succeeded, the backend cools down, or too many run."""
         entry.handle = None
         now = time.perf_counter()
-        at, cool_until = self._traffic(entry)
+        state = self._state(entry)
+        at = float("-inf") if state is None else state.traffic.succeeded_at
+        cool_until = float("-inf") if state is None else state.breaker.cool_until
         self._count_traffic(entry)
-        if now < at + entry.interval and not entry.record.failing and not entry.renews:
+        if entry.since < at and now < at + entry.interval and not entry.record.failing and not entry.renews:
             self._schedule(entry, at + entry.interval - now)
             return
         if now < cool_until:
@@ -324,27 +329,31 @@ class Drills:
         """Note a result, and log it where it is another one than before."""
         record = entry.record
         was, failed = record.reason, record.failing
-        record.note(finding, time.time())
+        record.note(finding, time.time(), tells_of_credentials=entry.tells)
         fields = {"route": entry.route.key, "backend": entry.backend.id}
         if record.failing and record.reason is not was:
             log.warning("drill_failed", **fields, reason=finding.reason.value, message=finding.message)
         elif failed and not record.failing:
             log.info("drill_succeeded", **fields)
 
-    def _traffic(self, entry: _Entry) -> tuple[float, float]:
-        """Return when a request last succeeded, and when the cool-down ends, on the clock of requests."""
+    def _state(self, entry: _Entry) -> BackendRuntime | None:
+        """Return what requests know of a backend; None where there was none."""
         runtime = self._store.find_runtime(entry.route.key)
-        state = None if runtime is None else runtime.backends.get(entry.backend.id)
-        if state is None:
-            return float("-inf"), float("-inf")
-        at = state.traffic.succeeded_at
-        return at if at > entry.since else float("-inf"), state.breaker.cool_until
+        return None if runtime is None else runtime.backends.get(entry.backend.id)
 
     def _count_traffic(self, entry: _Entry) -> None:
-        """Count the last success of a request as that of a drill."""
-        at, _ = self._traffic(entry)
-        if at > float("-inf") and entry.interval:
-            entry.record.note_traffic(time.time() - (time.perf_counter() - at))
+        """Count what requests have found at a backend since it is followed."""
+        state = self._state(entry)
+        if state is None or not entry.interval:
+            return
+        now, clock = time.time(), time.perf_counter()
+        traffic = state.traffic
+        if traffic.succeeded_at > entry.since:
+            entry.record.note_traffic(now - (clock - traffic.succeeded_at))
+        if traffic.refused_at > max(entry.since, traffic.succeeded_at):
+            destination = find_destination(entry.route, entry.backend, self._settings)
+            refusal = findings.refused_requests(_place(entry, destination))
+            entry.record.note_refusal(refusal, now - (clock - traffic.refused_at))
 
     async def _drill(self, entry: _Entry) -> Finding:
         """Try a remote backend once.
@@ -353,10 +362,9 @@ class Drills:
             errors.GatewayError: The gateway is at a limit of its own.
         """
         destination = find_destination(entry.route, entry.backend, self._settings)
-        origin = destination.origin
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        place = Place(f"{host}:{origin.port}", entry.backend.default)
+        place = _place(entry, destination)
         request = self._request(entry)
+        entry.tells = request is not DrillRequest.NONE or entry.renews
         seconds = COMPLETION_SECONDS if request is DrillRequest.COMPLETION else RESPONSE_SECONDS
         connect = min(destination.connect, CONNECT_SECONDS)
         times = Timeouts(connect=connect, first_byte=seconds, idle=seconds)
@@ -403,6 +411,7 @@ class Drills:
         if request is DrillRequest.NONE:
             await self._upstream.probe(origin, times.connect, owner=route.key)
         extra = await self._extra(entry, renews=renews)
+        credentials = destination.authenticated or destination.certified or destination.target.sets_credentials
         also = ""
         if request is not DrillRequest.NONE:
             name = backend.model or route.document.client_model
@@ -414,7 +423,6 @@ class Drills:
                 return await self._upstream.send(origin, complete, body, times, owner=route.key, fresh=True)
 
             response = await send()
-            has_credentials = destination.authenticated or destination.certified or destination.target.sets_credentials
             if response.head.status == 401 and destination.authenticated:
                 response.abort()
                 extra = await self._extra(entry, renews=True, refused=extra.get(b"authorization", b""))
@@ -423,7 +431,7 @@ class Drills:
             content = await response.read(limit)
             status = response.head.status
             if status in (401, 402, 403):
-                if has_credentials:
+                if credentials:
                     return findings.of_refusal(status, place)
                 also = f"it responded with {status}, as the gateway has no credentials of its own for it"
             elif request is DrillRequest.MODELS:
@@ -438,8 +446,9 @@ class Drills:
                 also = verdict
         return findings.proven(
             encrypted=origin.scheme == "https",
-            authenticated=destination.authenticated,
-            certified=destination.certified,
+            token=b"authorization" in extra and b"authorization" not in _key_names(backend),
+            credentials=credentials,
+            asked=request is not DrillRequest.NONE,
             also=also,
         )
 
@@ -454,6 +463,18 @@ class Drills:
         if token is not None:
             extra[b"authorization"] = token
         return extra
+
+
+def _place(entry: _Entry, destination: Destination) -> Place:
+    """Return the remote backend in the words of a sentence."""
+    origin = destination.origin
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return Place(f"{host}:{origin.port}", entry.backend.default)
+
+
+def _key_names(backend: Backend) -> frozenset[bytes]:
+    """Return the names of the fields whose values are in Secrets, in lower case."""
+    return frozenset(name.lower().encode() for name in backend.headers.set_from)
 
 
 def _pause(entry: _Entry) -> float:

@@ -3,6 +3,7 @@
 No sentence has a secret, a token or what a server wrote, but for names of models that it lists.
 """
 
+import dataclasses
 import errno
 import ssl
 from collections.abc import Collection, Iterator, Mapping
@@ -61,6 +62,8 @@ class Finding:
     """Sentence that says what was tried, or what to change."""
     of_token: bool = False
     """Whether no new token could be had: an older one may count until its end, and requests with it say nothing."""
+    of_requests: bool = False
+    """Whether requests of clients have found it, which a drill that sends none cannot disprove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +86,29 @@ def finding(reason: Reason, message: str, *, of_token: bool = False) -> Finding:
     return Finding(reason, message[:SENTENCE_CHARACTERS], of_token)
 
 
-def proven(*, encrypted: bool, authenticated: bool, certified: bool, also: str = "") -> Finding:
+def proven(*, encrypted: bool, token: bool, credentials: bool, asked: bool, also: str = "") -> Finding:
     """Return the finding of a drill that succeeded.
 
     Args:
         encrypted: Whether the connection uses TLS.
-        authenticated: Whether requests get a token or values of Secrets.
-        certified: Whether the gateway presents a client certificate.
+        token: Whether a token endpoint gives the token of requests.
+        credentials: Whether the gateway shows the remote backend credentials of its own, of whatever kind.
+        asked: Whether a request was sent, so that the remote backend has seen them.
         also: Clause that says what else the drill found, without its full stop.
     """
     parts = ["the name", "the connection"]
     if encrypted:
         parts.append("the certificate")
-    if authenticated:
+    if asked and credentials:
         parts.append("the credentials")
-    if certified and encrypted:
-        parts.append("the client certificate")
+    elif token:
+        parts.append("the token endpoint")
+    if not asked:
+        also = "it sent no request"
+        if credentials:
+            also += ", so it does not tell whether the credentials are accepted"
     *first, last = parts
-    sentence = f"The drill proved {', '.join(first)} and {last}"
-    return finding(Reason.PROVEN, f"{sentence}{f'; {also}' if also else ''}.")
+    return finding(Reason.PROVEN, f"The drill proved {', '.join(first)} and {last}{f'; {also}' if also else ''}.")
 
 
 def of_connection(exc: errors.UpstreamError, place: Place, seconds: float) -> Finding:
@@ -260,6 +267,11 @@ def of_refusal(status: int, place: Place) -> Finding:
         " model there."
     )
     return finding(Reason.FORBIDDEN, message)
+
+
+def refused_requests(place: Place) -> Finding:
+    """Return the finding that requests of clients get 401 for the gateway's credentials."""
+    return dataclasses.replace(of_refusal(401, place), of_requests=True)
 
 
 def unknown_models(body: bytes, names: Collection[str]) -> tuple[Collection[str], str] | str:

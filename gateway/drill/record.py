@@ -39,14 +39,26 @@ class DrillRecord:
         """Whether the last result is a failure."""
         return self.reason not in (Reason.PROVEN, Reason.NOT_TRIED)
 
-    def note(self, finding: Finding, now: float) -> None:
-        """Note the result of a drill that ended at `now`."""
+    def note(self, finding: Finding, now: float, *, tells_of_credentials: bool = True) -> None:
+        """Note the result of a drill that ended at `now`.
+
+        `tells_of_credentials` is false where the remote backend has not seen the credentials, and they are the same as
+        before: then a success does not end the failure of requests.
+        """
         self.counts[finding.reason] = self.counts.get(finding.reason, 0) + 1
+        if self.finding.of_requests and finding.reason is Reason.PROVEN and not tells_of_credentials:
+            return
         self.finding, self.observed_at = finding, now
         if finding.reason is Reason.PROVEN:
             self.failures, self.success_at, self.by = 0, now, "drill"
         else:
             self.failures += 1
+
+    def note_refusal(self, finding: Finding, at: float) -> None:
+        """Note that the remote backend refused the credentials in a request of a client at `at`."""
+        if at > max(self.observed_at or 0.0, self.success_at or 0.0):
+            self.failures += 0 if self.finding.of_requests else 1
+            self.finding, self.observed_at = finding, at
 
     def note_traffic(self, at: float) -> None:
         """Note that a request of a client succeeded at `at`.

@@ -108,7 +108,7 @@ async def test_a_drill_without_a_request_sends_no_byte() -> None:
             "name": "demo",
             "backend": "remote",
             "reason": "Proven",
-            "message": "The drill proved the name and the connection.",
+            "message": "The drill proved the name and the connection; it sent no request.",
             "observedTime": one["lastSuccessTime"],
             "consecutiveFailures": 0,
             "lastSuccessTime": one["observedTime"],
@@ -271,7 +271,7 @@ async def test_a_good_certificate(tmp_path: Path) -> None:
         gateway(document(encrypted(ROOT.pem)), remote_port=server.port, settings=settings()) as running,
     ):
         one = await first(running)
-        assert one["message"] == "The drill proved the name, the connection and the certificate."
+        assert one["message"] == "The drill proved the name, the connection and the certificate; it sent no request."
 
 
 # Credentials
@@ -296,7 +296,9 @@ async def test_a_wrong_client_secret_and_its_correction(monkeypatch: pytest.Monk
             secrets.objects["default", "oauth"] = oauth(endpoint.port)
             one = await found(running, "Proven")
             assert (one["consecutiveFailures"], one["by"]) == (0, "drill")
-            assert one["message"] == "The drill proved the name, the connection and the credentials."
+            assert one["message"].startswith(
+                "The drill proved the name, the connection and the token endpoint; it sent no"
+            )
             secrets.objects["default", "oauth"] = oauth(endpoint.port, "wrong-again")
             assert (await found(running, "TokenRefused"))["lastSuccessTime"] is not None
             assert (await running.post(b"/default/demo/x", b"{}")).status == 200
@@ -416,7 +418,10 @@ async def test_a_client_certificate_that_a_server_asks_for(tmp_path: Path) -> No
         bare = document(encrypted(ROOT.pem, model="big-1"), name="bare", **ask)
         shown = document(encrypted(ROOT.pem, model="big-1", certificate="mine"), name="shown", **ask)
         async with gateway(bare, shown, remote_port=server.port, settings=settings(), secrets=secrets) as running:
-            assert "client certificate; it lists big-1" in (await found(running, "Proven", "shown"))["message"]
+            assert (
+                "the certificate and the credentials; it lists big-1"
+                in (await found(running, "Proven", "shown"))["message"]
+            )
             one = await first(running, "bare")
             assert one["reason"] in ("ConnectFailed", "CertificateRefused")
             assert "client certificate" in one["message"]
@@ -595,6 +600,27 @@ async def test_a_request_that_succeeds_counts_as_a_drill() -> None:
         one = result(running)
         assert (one["reason"], one["by"], one["consecutiveFailures"]) == ("Proven", "traffic", 0)
         assert one["observedTime"] == one["lastSuccessTime"] is not None
+
+
+async def test_a_key_that_requests_find_refused() -> None:
+    """A 401 to a request is the result, which drills without a request do not end, and a request that succeeds does."""
+    refusing = reply(b"no", b"401 Unauthorized")
+    async with (
+        serving(responding(refusing, refusing, reply(b"{}"))) as server,
+        gateway(
+            document(remote(100, headers=KEYED)), remote_port=server.port, settings=settings(0.02), secrets=key_for()
+        ) as running,
+    ):
+        assert "does not tell whether the credentials are accepted" in (await found(running, "Proven"))["message"]
+        assert (await running.post(b"/default/demo/x", b"{}")).code == "credentials_refused"
+        one = await found(running, "TokenRefused")
+        assert (one["consecutiveFailures"], one["by"]) == (1, "drill")
+        labels = {"namespace": "default", "model": "demo", "backend": "remote", "reason": "Proven"}
+        before = running.count("beamlit_gateway_drills_total", **labels)
+        await until(lambda: running.count("beamlit_gateway_drills_total", **labels) >= before + 3)
+        assert result(running)["reason"] == "TokenRefused"
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        assert (result(running)["reason"], result(running)["by"]) == ("Proven", "traffic")
 
 
 async def test_there_is_no_drill_while_requests_succeed_or_a_backend_cools_down() -> None:

@@ -10,6 +10,7 @@ from gateway.drill.record import DrillRecord
 
 PROVEN: Final = Finding(Reason.PROVEN, "It works.")
 REFUSED: Final = Finding(Reason.CONNECT_FAILED, "It is away.")
+REFUSED_REQUESTS: Final = Finding(Reason.TOKEN_REFUSED, "It does not accept the key.", of_requests=True)
 NO_TOKEN: Final = Finding(Reason.TOKEN_REFUSED, "There is no token.", of_token=True)
 
 
@@ -43,6 +44,24 @@ def test_a_request_with_an_older_token_says_nothing_about_a_new_one() -> None:
     assert (record.reason, record.failures, record.success_at, record.by) == (Reason.TOKEN_REFUSED, 1, 3.0, "traffic")
     record.note(PROVEN, 4.0)
     assert (record.reason, record.success_at, record.by) == (Reason.PROVEN, 4.0, "drill")
+
+
+def test_a_drill_without_a_request_does_not_end_a_refusal() -> None:
+    """What a request has found stays until a drill tells of the credentials, or another request succeeds."""
+    record = DrillRecord()
+    record.note(PROVEN, 1.0)
+    record.note_refusal(REFUSED_REQUESTS, 2.0)
+    record.note(PROVEN, 3.0, tells_of_credentials=False)
+    assert (record.reason, record.failures, record.observed_at) == (Reason.TOKEN_REFUSED, 1, 2.0)
+    record.note_refusal(REFUSED_REQUESTS, 4.0)
+    assert record.failures == 1
+    record.note(PROVEN, 5.0)
+    assert (record.reason, record.failures) == (Reason.PROVEN, 0)
+    record.note_refusal(REFUSED_REQUESTS, 4.5)
+    assert record.reason is Reason.PROVEN
+    record.note_refusal(REFUSED_REQUESTS, 6.0)
+    record.note_traffic(7.0)
+    assert record.reason is Reason.PROVEN
 
 
 @given(st.lists(st.sampled_from([PROVEN, REFUSED, NO_TOKEN, None]), max_size=12))
