@@ -264,6 +264,9 @@ async def _serve(
     metrics.memory.labels("limit").set_function(lambda: memory.limit)
     metrics.memory_waiting.set_function(lambda: memory.waiting)
     metrics.memory_refused.count = lambda: memory.refused
+    if traces is not None:
+        exporter = traces[1]
+        metrics.traces_dropped.count = lambda: exporter.dropped
     metrics.upstream_connections.labels("idle").set_function(lambda: stats.idle)
     metrics.upstream_connections.labels("open").set_function(lambda: stats.open)
     metrics.upstream_connects.count = lambda: stats.connects

@@ -290,6 +290,11 @@ class Metrics:
             "beamlit_gateway_memory_budget_refused", "Reservations of memory that there was no room for"
         )
         self.registry.register(self.memory_refused)
+        self.traces_dropped = _Count(
+            "beamlit_gateway_traces_dropped",
+            "Traced requests whose spans did not reach the collector of traces, because it took none",
+        )
+        self.registry.register(self.traces_dropped)
         self.token_requests = Counter(
             "beamlit_gateway_token_requests",
             "Token requests by result: ok, refused by the endpoint, or failed",

@@ -82,7 +82,7 @@ def _request(trace: RequestTrace, record: RequestRecord, call: tuple[str, str, s
         "beamlit.caller": record.caller,
         "gen_ai.response.time_to_first_chunk": record.first_event,
     }
-    attributes |= {name: value for name, value in given.items() if value is not None}
+    attributes |= {name: value for name, value in given.items() if value is not None} | _usage(record)
     gone = record.broken == _CLIENT_GONE
     if not gone or record.first_byte is not None:
         attributes["http.response.status_code"] = record.status
@@ -147,6 +147,7 @@ def _attempt(
     cause = attempt.cause
     if cause is None and is_last:
         cause = record.broken if attempt.status else record.broken or record.code
+        attributes |= _usage(record)
         if record.first_event is not None:
             attributes["gen_ai.response.time_to_first_chunk"] = max(
                 0.0, trace.started + record.first_event - attempt.began
@@ -181,6 +182,15 @@ def _of_call(call: tuple[str, str, str] | None, model: str | None) -> dict[str, 
     if model is not None:
         attributes["gen_ai.request.model"] = model[:MODEL_CHARACTERS]
     return attributes
+
+
+def _usage(record: RequestRecord) -> dict[str, Value]:
+    """Return the tokens that the response has named."""
+    given = {
+        "gen_ai.usage.input_tokens": record.prompt_tokens,
+        "gen_ai.usage.output_tokens": record.completion_tokens,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _time(trace: RequestTrace, record: RequestRecord, moment: float) -> int:

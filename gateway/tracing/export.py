@@ -89,10 +89,15 @@ class Exporter:
         self._scope = InstrumentationScope(SERVICE, version("beamlit-controller"))
         self._failing = False
         self._lost = 0
-        """Traces that were sent in vain since the collector took spans last."""
+        """Traces that were sent in vain so far."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Number of requests whose spans did not reach the collector: there was no room for them, or it took none."""
+        return self._tracer.dropped + self._lost
 
     def close(self) -> None:
         """Send the traces that wait, within a short time, and stop the thread."""
@@ -121,8 +126,8 @@ class Exporter:
             return
         if taken:
             if self._failing:
-                log.info("traces_taken_again", lost=self._lost, dropped=self._tracer.dropped)
-            self._failing, self._lost = False, 0
+                log.info("traces_taken_again", dropped=self.dropped)
+            self._failing = False
             return
         self._lost += len(traces)
         if not self._failing:

@@ -21,6 +21,7 @@ from gateway.api.v1alpha1 import (
     RouteDocument,
     SecretKey,
 )
+from tests.integration.collector import collecting
 from tests.integration.gateway.test_directory_source import write
 from tests.integration.gateway.test_process import started
 from tests.integration.gateway.wire import reply
@@ -33,6 +34,7 @@ KEY_OF_MODEL: Final = b"canary-key-of-a-model"
 SECRET: Final = b"canary-secret-of-a-client+1"
 TOKEN: Final = b"canary-token-that-was-bought"
 VALUE: Final = b"canary-value-of-a-field"
+OF_COLLECTOR: Final = b"canary-for-the-collector-of-traces"
 
 
 def secret(name: str, **data: bytes) -> dict[str, Any]:
@@ -77,6 +79,7 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
 
     async with AsyncExitStack() as stack:
         issuer, issuers = await stack.enter_async_context(issuing(Issuer(path="")))
+        collector = stack.enter_context(collecting())
         near, far = [await stack.enter_async_context(serving(backend)) for _ in range(2)]
         tokens = await stack.enter_async_context(serving(endpoint.script))
         keys = tmp_path / "keys"
@@ -119,7 +122,9 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             "access": access,
             "allowedAddresses": ["127.0.0.0/8"],
             "logLevel": "debug",
+            "tracing": {"endpoint": collector.url},
         }
+        environment = {"OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{OF_COLLECTOR.decode()}"}
         jwt, bad = issuer.token(), issuer.token(rsa_key("other"), header={"kid": "first"}, sub="canary-name")
         key, own = b"x-api-key: " + KEY_OF_CALLER, b"api-key: " + KEY_OF_MODEL
         callers = (
@@ -132,7 +137,7 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             (b"Authorization: Bearer " + KEY_OF_MODEL,),
         )
         shown = b""
-        async with started(tmp_path, near.port, json.dumps({"gateway": section}), local={}) as running:
+        async with started(tmp_path, near.port, json.dumps({"gateway": section}), environment, local={}) as running:
             (tmp_path / "routes" / "demo.yaml").unlink()
             statuses = set()
             for fields in callers:
@@ -159,6 +164,8 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             "remote": b"".join(side.received for side in far.sides),
             "token endpoint": b"".join(side.received for side in tokens.sides),
             "issuer": b"".join(side.received for side in issuers.sides),
+            "spans": b"".join(collector.content),
+            "collector": repr(collector.fields).encode(),
         }
         assert all(places.values()), {name: len(content) for name, content in places.items()}
         expected: list[tuple[bytes, set[str]]] = [
@@ -169,9 +176,11 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             (SECRET, {"token endpoint"}),
             (TOKEN, {"remote"}),
             (VALUE, {"remote"}),
+            (OF_COLLECTOR, {"collector"}),
         ]
         for canary, where in expected:
             assert found(canary, places) == where, canary
         assert b"oidc:alice" in places["output"]
         assert b"team-a" in places["output"]
+        assert b"team-a" in places["spans"]
         assert all(name not in places["remote"] + places["local"] for name in (b"oidc:alice", b"team-a"))

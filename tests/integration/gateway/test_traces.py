@@ -170,6 +170,24 @@ def waiting(running: Running) -> float:
     return running.count("beamlit_gateway_queued_requests", namespace="default", model="demo", backend="local")
 
 
+async def test_tokens() -> None:
+    """The tokens that a response names are on the spans of the request and of its last attempt."""
+    usage = b'{"usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}}'
+
+    async def counting(side: ServerSide) -> None:
+        while True:
+            await side.request()
+            await side.send(reply(usage, b"200 OK", b"content-type: application/json"))
+
+    with collecting() as collector:
+        async with serving(counting) as server, traced(collector, local_port=server.port) as running:
+            await running.post(TARGET, BODY)
+            await until(lambda: len(collector.spans) == 2)
+    for span in collector.spans:
+        names = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+        assert [span.attributes[name] for name in names] == [11, 7]
+
+
 async def test_a_wait_in_a_queue() -> None:
     """A request that waits for a slot has a span for that, between its own and that of its attempt."""
     gate = asyncio.Event()
@@ -266,6 +284,7 @@ async def test_a_collector_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None
                     with collecting(port) as collector:
                         assert await until_it_is_said(2) == "traces_taken_again"
                         assert collector.spans
+                        assert exporter.dropped > 0
                         collector.status = 400
                         assert await until_it_is_said(3) == f"{said} responded with status 400."
         finally:
