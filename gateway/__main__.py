@@ -18,18 +18,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from socket import socket
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 import uvloop
 
 from gateway import admin, listener
 from gateway.access.directory import KeyDirectory
-from gateway.access.issuer import Issuer
-from gateway.access.issuer_client import IssuerClient
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
-from gateway.access.tokens import TokenRules, Tokens
 from gateway.backends.endpoints import EndpointTable
 from gateway.credentials.cache import Credentials, from_settings
 from gateway.downstream.budget import MemoryBudget
@@ -55,6 +52,10 @@ from program.kubernetes.errors import ClusterError
 from program.settings import SettingsError
 from program.signals import Signals
 from program.sockets import ListenError, bind, listen
+
+if TYPE_CHECKING:
+    from gateway.access.issuer import Issuer
+    from gateway.access.tokens import TokenRules, Tokens
 
 _T = TypeVar("_T")
 
@@ -232,7 +233,7 @@ async def _serve(
     )
     model_keys = ModelKeys(Secrets(source))
     jwt = gateway.access.jwt
-    issuer = None if jwt is None else issuer_of(jwt, resolver, strict_tls=settings.tls.strict)
+    tokens = None if jwt is None else tokens_of(jwt, resolver, strict_tls=settings.tls.strict)
     journal = Journal(gateway.limits.decisions)
     memory = MemoryBudget(gateway.limits.memory_bytes)
     limits = server_limits(gateway)
@@ -253,7 +254,7 @@ async def _serve(
         model_keys=model_keys,
         rules=caller_rules,
         tracer=None if traces is None else traces[0],
-        tokens=None if jwt is None or issuer is None else Tokens(token_rules(jwt), issuer),
+        tokens=None if tokens is None else tokens[0],
     )
     store.subscribe(proxy.refresh)
     server = HttpServer(proxy.handle, limits, metrics, access_log, cors=cors_rule(gateway.cors), memory=memory)
@@ -294,8 +295,8 @@ async def _serve(
         tasks.append(loop.create_task(access.watch()))
     if caller_rules is not None:
         tasks.append(loop.create_task(caller_rules.watch()))
-    if issuer is not None:
-        tasks.append(loop.create_task(issuer.watch()))
+    if tokens is not None:
+        tasks.append(loop.create_task(tokens[1].watch()))
     allocator.settle()
     settling = loop.create_task(_settle(store))
     try:
@@ -347,16 +348,24 @@ def _read(setting: str, path: Path | None, read: Callable[[Path], _T]) -> _T | N
         raise SettingsError(f"{setting}: {path}: {exc}.") from None
 
 
-def issuer_of(jwt: JwtSettings, resolver: AddressResolver, *, strict_tls: bool) -> Issuer:
-    """Return the issuer of tokens that the settings name, whose keys are not loaded yet."""
+def tokens_of(jwt: JwtSettings, resolver: AddressResolver, *, strict_tls: bool) -> "tuple[Tokens, Issuer]":
+    """Return the tokens that the settings ask for and their issuer, whose keys are not loaded yet."""
+    # What verifies signatures takes ten megabytes, which a gateway without tokens does not need.
+    from gateway.access.issuer import Issuer
+    from gateway.access.issuer_client import IssuerClient
+    from gateway.access.tokens import Tokens
+
     client = IssuerClient(
         resolver, issuer=jwt.issuer, jwks_url=jwt.jwks_url, ca_file=jwt.ca_file, strict_tls=strict_tls
     )
-    return Issuer(jwt.issuer, client.load)
+    issuer = Issuer(jwt.issuer, client.load)
+    return Tokens(token_rules(jwt), issuer), issuer
 
 
-def token_rules(jwt: JwtSettings) -> TokenRules:
+def token_rules(jwt: JwtSettings) -> "TokenRules":
     """Return what tokens must have by the settings."""
+    from gateway.access.tokens import TokenRules
+
     return TokenRules(
         issuer=jwt.issuer,
         audiences=jwt.audiences,

@@ -24,7 +24,6 @@ from gateway.access.callers import Callers
 from gateway.access.directory import KeyDirectory
 from gateway.access.model_keys import ModelKeys
 from gateway.access.rules import CallerRules
-from gateway.access.tokens import Tokens
 from gateway.attempts import Attempts
 from gateway.backends import failover
 from gateway.backends.concurrency import ConcurrencyLimit
@@ -59,6 +58,7 @@ from gateway.tracing.spans import Tracer
 from gateway.upstream import connection as upstream
 
 if TYPE_CHECKING:
+    from gateway.access.tokens import Tokens
     from gateway.upstream.origin import Origin
     from gateway.upstream.response import UpstreamResponse
 
@@ -94,7 +94,7 @@ class Proxy:
         rules: CallerRules | None = None,
         tracer: Tracer | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
-        tokens: Tokens | None = None,
+        tokens: "Tokens | None" = None,
     ) -> None:
         """Serve nothing yet.
 

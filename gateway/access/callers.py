@@ -1,14 +1,16 @@
 """Callers that the installation knows, by API keys and by tokens of an issuer."""
 
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.access.caller import Caller
 from gateway.access.directory import KeyDirectory
 from gateway.access.presented import presented
-from gateway.access.tokens import Tokens
 from gateway.http.exchange import Fields
+
+if TYPE_CHECKING:
+    from gateway.access.tokens import Tokens
 
 _TOKEN_DOTS: Final = frozenset({2, 4})
 """Dots in a token that is signed, and in one that is encrypted."""
@@ -24,7 +26,7 @@ class Callers:
 
     __slots__ = ("_keys", "_tokens")
 
-    def __init__(self, keys: KeyDirectory | None, tokens: Tokens | None) -> None:
+    def __init__(self, keys: KeyDirectory | None, tokens: "Tokens | None") -> None:
         """Know callers by keys, by tokens, or by both."""
         self._keys = keys
         self._tokens = tokens

@@ -188,4 +188,5 @@ class Tokens:
                     return
             except (JoseError, ValueError, TypeError):
                 continue  # a key for another algorithm or on another curve
+        self._issuer.miss()  # another key may have the same id now, or none may have one
         raise errors.TokenRefused(_SIGNATURE)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from tests.integration.gateway.wire import Running, document, echo, gateway
 from tests.integration.issuer import AUDIENCE, DISCOVERY, Issuer, ec_key, issuing, okp_key, page, rsa_key
 from tests.integration.servers import serving, until
 from tools.ports import free_port
+from tools.repository import ROOT
 
 TARGET: Final = b"/v1/chat/completions"
 BODY: Final = b'{"model": "demo"}'
@@ -319,6 +321,26 @@ async def test_keys_are_rotated() -> None:
         assert await status(one, new) == 200
 
 
+async def test_keys_are_rotated_under_one_id() -> None:
+    """An issuer may give a new key the id of the old one, or no id: a signature that is not valid asks for it again."""
+    one_id, none = {"kid": "1"}, {"kid": None}
+    for header in (one_id, none):
+        async with issuing() as (issuer, _), running(issuer.url) as (one, _):
+
+            def published(name: str, members: dict[str, Any], issuer: Issuer = issuer) -> bytes:
+                key = {**rsa_key(name).as_dict(private=False), **members}
+                return page({"keys": [{member: value for member, value in key.items() if value is not None}]})
+
+            issuer.pages[issuer.path + "/certs"] = published("first", header)
+            assert await status(one, issuer.token(header=header)) == 200
+            issuer.pages[issuer.path + "/certs"] = published("other", header)
+            new = issuer.token(rsa_key("other"), header=header)
+            async with asyncio.timeout(SECONDS):
+                while await status(one, new) != 200:
+                    await asyncio.sleep(0.01)
+            assert await status(one, issuer.token(header=header)) == 401
+
+
 async def test_unknown_keys_do_not_load_the_issuer() -> None:
     """However many tokens name a key that is not known, the issuer is asked once in a pause."""
     async with issuing() as (issuer, _), running(issuer.url, pause=NEVER) as (one, _):
@@ -347,6 +369,14 @@ async def test_an_issuer_that_is_away() -> None:
         told = [line for line in logs if line["event"] == "access_issuer_unusable"]
         assert [(line["issuer"], line["has_keys"]) for line in told] == [(issuer.url, True)]
         assert "responds with 503" in told[0]["reason"]
+
+
+async def test_a_gateway_without_tokens_loads_nothing_for_them() -> None:
+    """What verifies signatures takes memory, so a gateway that takes no tokens does not load it."""
+    code = "import sys, gateway.__main__; print([name for name in ('joserfc', 'cryptography') if name in sys.modules])"
+    words = (sys.executable, "-c", code)
+    process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert (await process.communicate())[0] == b"[]\n"
 
 
 async def test_requests_wait_for_the_first_keys() -> None:
