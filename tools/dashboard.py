@@ -289,6 +289,17 @@ ROWS: Final = (
                 unit="none",
             ),
             Panel(
+                "Drills",
+                "1 where the last drill at a remote backend, or a request since, succeeded at a gateway at least.",
+                (
+                    Query(
+                        f"max by (namespace, model, backend) (beamlit_gateway_drill_success{{{OF_MODEL}}})",
+                        "{{namespace}}/{{model}} {{backend}}",
+                    ),
+                ),
+                unit="none",
+            ),
+            Panel(
                 "In flight and in the queue, by backend",
                 "Requests that backends serve now, and those that wait for a place.",
                 (

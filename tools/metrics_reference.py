@@ -5,6 +5,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from gateway.drill.metrics import DrillMetrics
 from gateway.telemetry import Metrics as GatewayMetrics
 from hooks.decision_metrics import Decisions
 from hooks.telemetry import Metrics as HooksMetrics
@@ -29,7 +30,9 @@ SEMANTIC_CONVENTIONS: Final[Mapping[str, str]] = {
 
 def gateway_registry() -> CollectorRegistry:
     """Return the metrics of a gateway that has served nothing."""
-    return GatewayMetrics().registry
+    registry = GatewayMetrics().registry
+    registry.register(DrillMetrics(lambda: iter(())))
+    return registry
 
 
 def hooks_registry() -> CollectorRegistry:

@@ -153,6 +153,11 @@ def weight(backend: str) -> str:
     return one_series("beamlit_gateway_backend_weight", **MODEL, backend=backend)
 
 
+def drill(instance: str) -> str:
+    """Return the series of the drills of one gateway at the remote backend of the model `default/demo`."""
+    return one_series("beamlit_gateway_drill_success", **MODEL, backend="remote", instance=instance)
+
+
 def refused(cause: str) -> str:
     """Return the series of failed attempts at the remote backend of the model `default/demo`."""
     return one_series("beamlit_gateway_upstream_errors_total", **MODEL, backend="remote", cause=cause)
@@ -200,6 +205,38 @@ CASES: Final = (
         None,
     ),
     Case("BeamlitNothingServes", "nobody asks", {ended("502", "none"): "70x20", ended("200"): "9x20"}, "10m", None),
+    Case(
+        "BeamlitNothingServes",
+        "nobody asks, all requests would go to the remote backend, and drills fail there",
+        {weight("local"): "0x30", weight("remote"): "100x30", drill("a"): "1x5 0x30", drill("b"): "0x30"},
+        "20m",
+        MODEL,
+        "100 % of the requests",
+    ),
+    Case(
+        "BeamlitNothingServes",
+        "one drill has failed",
+        {weight("local"): "0x30", weight("remote"): "100x30", drill("a"): "1x5 0x2 1x30"},
+        "10m",
+        None,
+    ),
+    Case(
+        "BeamlitNothingServes",
+        "drills fail and replicas are ready",
+        {weight("local"): "100x30", weight("remote"): "0x30", drill("a"): "0x30"},
+        "20m",
+        None,
+    ),
+    Case(
+        "BeamlitRemoteFails",
+        "drills of both gateways fail",
+        {drill("a"): "1x5 0x30", drill("b"): "0x30"},
+        "30m",
+        {**MODEL, "backend": "remote"},
+        "for 15m or longer",
+    ),
+    Case("BeamlitRemoteFails", "those of one gateway fail", {drill("a"): "0x40", drill("b"): "1x40"}, "30m", None),
+    Case("BeamlitRemoteFails", "there is no result", {weight("remote"): "100x40"}, "30m", None),
     Case(
         "BeamlitRequestsFail",
         "one in ten requests fails",

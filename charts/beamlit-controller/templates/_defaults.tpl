@@ -162,6 +162,10 @@
             "attempts": 1,
             "for": "1m"
           },
+          "remoteFails": {
+            "severity": "warning",
+            "for": "15m"
+          },
           "tableStale": {
             "severity": "warning",
             "seconds": 300,
@@ -365,6 +369,7 @@
     "monitoring.prometheusRule.alerts.hooksFail",
     "monitoring.prometheusRule.alerts.nothingServes",
     "monitoring.prometheusRule.alerts.offloadedLong",
+    "monitoring.prometheusRule.alerts.remoteFails",
     "monitoring.prometheusRule.alerts.requestsFail",
     "monitoring.prometheusRule.alerts.routeRefused",
     "monitoring.prometheusRule.alerts.tableStale",

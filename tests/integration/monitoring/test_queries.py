@@ -260,6 +260,7 @@ def test_every_alert_finds_what_it_is_about(world: World, alert: str) -> None:
         "BeamlitNothingServes": {"away", "refused"},
         "BeamlitOffloadedLong": {"demo", "refused"},
         "BeamlitCredentialsRefused": {"refused"},
+        "BeamlitRemoteFails": {"refused"},
     }
     if alert in expected:
         found = {one["metric"]["model"] for one in world.prometheus.query(RULES[alert]["expr"])["data"]["result"]}
