@@ -54,7 +54,7 @@ class Drill:
     succeeded: datetime | None = None
     """Time of the last success; None where there was none."""
     by_traffic: bool = False
-    """Whether the result is that of a client's request."""
+    """Whether the result is a success of a client's request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,8 @@ def _drill(entry: Mapping[str, Any]) -> Drill | None:
         max(0, integer(entry, "consecutiveFailures") or 0),
         time(entry, "observedTime"),
         time(entry, "lastSuccessTime"),
-        text(entry, "by") == "traffic",
+        # It is about the last success, and only drills fail.
+        reason == reasons.PROVEN and text(entry, "by") == "traffic",
     )
 
 

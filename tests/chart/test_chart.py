@@ -356,6 +356,21 @@ def test_who_may_ask_hooks(chart: Path) -> None:
     assert "app.kubernetes.io/instance" not in peer["podSelector"]["matchLabels"]
 
 
+def test_hooks_ask_every_gateway(chart: Path) -> None:
+    """Hooks have the name of a headless Service that selects the gateways' pods, and may reach its port there."""
+    objects = template(chart, "--set=config.clusterDomain=example.org")
+    service = kind(objects, "Service", "-gateway-admin")
+    address = f"{service['metadata']['name']}.sys.svc.example.org:8081"
+    config = yaml.safe_load(kind(objects, "ConfigMap", "-config")["data"]["config.yaml"])
+    assert config["proxyService"]["adminAddress"] == address
+    assert (service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]) == ("None", 8081)
+    gateways = kind(objects, "Deployment", "-gateway")["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["selector"] == gateways
+    # The policy's own namespace is that of hooks.
+    assert {"podSelector": {}} in peers(kind(objects, "NetworkPolicy", "-gateway"), 8081)
+    assert kind(objects, "Deployment", "-hooks")["metadata"]["namespace"] == "sys"
+
+
 @preset
 def test_no_network_policy_holds_back_what_is_asked_for(chart: Path, words: tuple[str, ...]) -> None:
     """No NetworkPolicy restricts egress, so that hooks and the gateway reach the API server, Prometheus and remote

@@ -100,9 +100,17 @@ class Models:
 class Product(Models):
     """The product on a control plane: hooks and Metacontroller."""
 
-    def __init__(self, plane: ControlPlane, *, resync_seconds: int = RESYNC_SECONDS) -> None:
+    def __init__(self, plane: ControlPlane, *, resync_seconds: int = RESYNC_SECONDS, gateways: str = "") -> None:
+        """Start nothing yet.
+
+        Args:
+            plane: the control plane.
+            resync_seconds: resync period of the CompositeControllers.
+            gateways: address of the gateways' ports for administrators; empty where hooks ask none.
+        """
         super().__init__(plane)
         self.resync_seconds = resync_seconds
+        self.gateways = gateways
         self.port, self.operations = free_port(), free_port()
         self.hooks: Process
         self.metacontroller: Process
@@ -122,7 +130,7 @@ class Product(Models):
             "hooks",
             *(sys.executable, "-m", "hooks", "--config", str(config), "--listen", f"127.0.0.1:{self.port}"),
             *("--operations", f"127.0.0.1:{self.operations}"),
-            environment=os.environ | {"PYTHONPATH": str(ROOT)},
+            environment=os.environ | {"PYTHONPATH": str(ROOT), "BEAMLIT_PROXY_SERVICE__ADMIN_ADDRESS": self.gateways},
         )
         poll(lambda: status(f"http://127.0.0.1:{self.operations}/readyz") == 200, "hooks are ready")
         plane.apply(self.composite_controller(), self.composite_controller("policies"))

@@ -42,9 +42,9 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def server() -> Iterator[tuple[int, http.server.ThreadingHTTPServer]]:
+def server(port: int = 0) -> Iterator[tuple[int, http.server.ThreadingHTTPServer]]:
     """Yield the port of a model server and the server."""
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Server)
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
     try:

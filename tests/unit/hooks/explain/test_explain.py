@@ -472,15 +472,18 @@ def test_what_drills_found() -> None:
     assert as_document(explained(cluster))["offloadReady"] is None
     refused = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 4, NOW)
     cluster.drill(refused)
-    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1, by_traffic=True), refused, refused)
-    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1, by_traffic=True), refused, refused)
+    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1), refused, refused)
+    cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1), refused, refused)
     lines = as_text(explained(cluster)).splitlines()
     first = lines.index("Drills of the remote backend: OffloadReady=False (TokenRefused)")
     assert lines[first + 1 : first + 4] == [
         "  Correct the client secret.",
-        "  a gateway: ConnectFailed by a client's request.",
+        "  a gateway: ConnectFailed by a drill.",
         "  a gateway: TokenRefused by a drill, 30 s ago, 4 in a row. Correct the client secret.",
     ]
     document = as_document(explained(cluster))
     assert document["offloadReady"]["reason"] == "TokenRefused"
-    assert [one["by"] for one in document["drills"]] == ["traffic", "drill", "drill"]
+    assert [one["consecutiveFailures"] for one in document["drills"]] == [1, 4, 4]
+    cluster.drill(Drill(reasons.PROVEN, "", 0, NOW, by_traffic=True))
+    assert "  a gateway: Proven by a client's request, 40 s ago." in as_text(explained(cluster))
+    assert as_document(explained(cluster))["drills"][0]["by"] == "traffic"

@@ -52,6 +52,7 @@ def test_success_of_traffic() -> None:
     entry = ENTRY | {"reason": "Proven", "by": "traffic", "lastSuccessTime": "2026-03-01T12:00:01Z"}
     drill = read_report(report(entry)).drills["a", "llm"]
     assert (drill.by_traffic, drill.succeeded) == (True, datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC))
+    assert not read_report(report(ENTRY | {"by": "traffic"})).drills["a", "llm"].by_traffic
 
 
 @pytest.mark.parametrize("reason", ["NotTried", "SomethingOfALaterVersion", "", None, 5])
