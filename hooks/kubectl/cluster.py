@@ -3,9 +3,10 @@
 import asyncio
 import re
 import shutil
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -15,6 +16,10 @@ from hooks.kube.objects import Object
 Query = Sequence[tuple[str, str]]
 """Parameters of a URL, not encoded yet."""
 
+_FORWARD_SECONDS: Final = 30.0
+"""Seconds until a port has to be forwarded."""
+_FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]+) -> ")
+"""Regular expression for the line of kubectl that says which port of this machine it forwards."""
 _CALLS: Final = 8
 """Calls at the same time; each is a process."""
 _SERVER_ERROR: Final = re.compile(r"Error from server(?: \((?P<reason>\w+)\))?: (?P<message>.*)", re.DOTALL)
@@ -60,11 +65,11 @@ class Cluster(Protocol):
             ClusterFailed: it does not respond, or with an error.
         """
 
-    async def post(self, path: str, content: bytes) -> bytes:
-        """Return what the API server, or what it passes the request on to, responds to a POST with JSON.
+    def forward(self, namespace: str, pod: str, port: int) -> AbstractAsyncContextManager[int]:
+        """Forward a port of this machine to a port of a pod for the block, and give the port of this machine.
 
         Raises:
-            ClusterFailed: it does not respond, or with an error.
+            ClusterFailed: it cannot be forwarded.
         """
 
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
@@ -107,9 +112,28 @@ class Kubectl:
         """Return what the API server responds to a GET. Raise as `Cluster.raw` does."""
         return await self._run("get", "--raw", f"{path}?{urlencode(query)}" if query else path)
 
-    async def post(self, path: str, content: bytes) -> bytes:
-        """Return what is responded to a POST with JSON. Raise as `Cluster.post` does."""
-        return await self._run("create", "--raw", path, "--filename=-", content=content)
+    @asynccontextmanager
+    async def forward(self, namespace: str, pod: str, port: int) -> AsyncIterator[int]:
+        """Forward a port of this machine to a pod for the block. Raise as `Cluster.forward` does."""
+        words = ("port-forward", f"--namespace={namespace}", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
+        process = await asyncio.create_subprocess_exec(
+            self._program, *self._flags, *words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+        )
+        output, printed = cast("asyncio.StreamReader", process.stdout), ""
+        try:
+            async with asyncio.timeout(_FORWARD_SECONDS):
+                while (found := _FORWARDED.search(printed)) is None:
+                    line = await output.readline()
+                    if not line:
+                        raise failure(printed)
+                    printed += line.decode("utf-8", "replace")
+            yield int(found[1])
+        except TimeoutError:
+            raise ClusterFailed(f"kubectl does not forward a port to pod {pod} in time.") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
         """Apply a JSON Merge Patch to an object. Raise as `Cluster.patch` does."""
@@ -124,23 +148,18 @@ class Kubectl:
             return "default"  # where the context is wrong, the next call says so
         return found.decode().strip() or "default"
 
-    async def _run(self, *words: str, content: bytes | None = None) -> bytes:
-        """Return what a command prints that gets this content.
+    async def _run(self, *words: str) -> bytes:
+        """Return what a command prints.
 
         Raises:
             ClusterFailed: it fails.
         """
         async with self._slots:
             process = await asyncio.create_subprocess_exec(
-                self._program,
-                *self._flags,
-                *words,
-                stdin=DEVNULL if content is None else PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
+                self._program, *self._flags, *words, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
             )
             try:
-                output, problem = await process.communicate(content)
+                output, problem = await process.communicate()
             finally:
                 if process.returncode is None:
                     process.kill()

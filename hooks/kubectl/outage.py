@@ -5,9 +5,11 @@ first token: by the last requests that it served, or, in a drill with an overrid
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException
 from math import ceil
 from typing import Any, Final
 
@@ -37,6 +39,11 @@ PROBES: Final = 40
 GRACE: Final = timedelta(seconds=90)
 """Time after the end of a drill in which hooks write its outcome."""
 _PAUSE_SECONDS: Final = 2.0
+_REQUEST_SECONDS: Final = 60.0
+"""Seconds that a request may take to the first token."""
+_HTTP_PORT: Final = 8080
+_LINE: Final = 65536
+_SHOWN_CHARACTERS: Final = 256
 _SHOWN: Final = 8
 """Number of callers that are named."""
 
@@ -138,16 +145,15 @@ async def first_token(cluster: Cluster, system: str, route: str) -> Check:
     return Check(name, State.GOOD, f"{_took(last)}, for the last request that it served ({_age(last)} ago).")
 
 
-def newest(decisions: Sequence[Object], since: float = 0.0) -> Object | None:
-    """Return the last request that the remote backend served, of those since a time in seconds since 1970."""
+def newest(decisions: Sequence[Object]) -> Object | None:
+    """Return the last request that the remote backend served."""
     served = [
         one
         for one in decisions
         if one.get("backend") == "remote"
         and isinstance(status := one.get("status"), int)
         and status < 400
-        and isinstance(moment := one.get("time"), int | float)
-        and moment >= since
+        and isinstance(one.get("time"), int | float)
         and _seconds(one) is not None
     ]
     return served[-1] if served else None
@@ -172,6 +178,63 @@ def _age(decision: Object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A request of a drill, and the beginning of the response."""
+
+    status: int
+    backend: str
+    """Backend that responded; empty where the gateway itself did."""
+    seconds: float
+    """Seconds to the first event of the stream, or to the first byte of another body."""
+    is_stream: bool
+    content: str
+    """Beginning of the body."""
+
+    @property
+    def problem(self) -> str:
+        """Return what is wrong, as a sentence."""
+        if self.status == 401 and not self.backend:
+            return "The gateway wants an API key, so no request of this drill was sent to the remote backend."
+        who = "The remote backend" if self.backend else "The gateway"
+        return f"{who} responds with status {self.status} to a chat completion of one token: {self.content.strip()}"
+
+
+def send(port: int, namespace: str, name: str) -> Sent:
+    """Send a chat completion of one token to a gateway on this machine, and return what it responds.
+
+    Raises:
+        OSError: there is no response.
+        HTTPException: it is none of HTTP.
+    """
+    body = orjson.dumps(
+        {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "stream": True}
+    )
+    connection = HTTPConnection("127.0.0.1", port, timeout=_REQUEST_SECONDS)
+    try:
+        began = time.perf_counter()
+        connection.request(
+            "POST",
+            f"{path(namespace, name)}/v1/chat/completions",
+            body,
+            {"content-type": "application/json", "accept": "text/event-stream"},
+        )
+        response = connection.getresponse()
+        is_stream = (response.getheader("content-type") or "").startswith("text/event-stream")
+        content = response.readline(_LINE)
+        while is_stream and content and not content.startswith(b"data:"):  # a comment, or the name of the event
+            content = response.readline(_LINE)
+        return Sent(
+            response.status,
+            response.getheader("x-beamlit-backend") or "",
+            time.perf_counter() - began,
+            is_stream,
+            "".join(one for one in content.decode("utf-8", "replace") if one.isprintable())[:_SHOWN_CHARACTERS],
+        )
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True, slots=True)
 class Drill:
     """A drill by hand that has begun: an override with its end."""
 
@@ -186,47 +249,22 @@ class Drill:
     async def probe(self) -> Check:
         """Send requests of one token through a gateway until one has gone to the remote backend; return how long that
         took to its first token."""
-        title, route = "first token", f"{self.namespace}/{self.name}"
-        most = min(PROBES, 2 * ceil(100 / self.percentage)) if self.percentage else 0
-        body = orjson.dumps(
-            {
-                "model": self.name,
-                "messages": [{"role": "user", "content": "Hello"}],
-                "max_tokens": 1,
-                "stream": True,
-            }
-        )
-        began, problem = datetime.now(UTC).timestamp() - 1, ""
+        title = "first token"
         try:
             pod = (await requests.gateway_pods(self.cluster, self.system))[0]
-            target = f"{requests.gateway_path(self.system, pod, requests.HTTP)}{path(self.namespace, self.name)}"
-            admin = requests.gateway_path(self.system, pod, requests.ADMIN)
-            for _ in range(most):
-                problem = await self._sent(f"{target}/v1/chat/completions", body)
-                decisions = await requests.decisions(self.cluster, [admin], route, requests.MOST)
-                last = newest(decisions, began)
-                if last is not None:
-                    return Check(title, State.GOOD, f"{_took(last)}, for a request of this drill.")
-                if problem and not any(one.get("backend") for one in decisions):
-                    break  # it gets to no backend, and neither would the next
-        except ClusterFailed as exc:
-            problem = str(exc)
-        words = "No request of this drill was served by the remote backend."
-        return Check(title, State.WARNS if problem else State.NOTE, f"{words} {problem}".strip())
-
-    async def _sent(self, where: str, body: bytes) -> str:
-        """Send a request; return what is wrong with its response, and nothing where nothing is.
-
-        Raises:
-            ClusterFailed: the right to send it is missing.
-        """
-        try:
-            await self.cluster.post(where, body)
-        except ClusterFailed as exc:
-            if "lacks the right" in str(exc):
-                raise
-            return str(exc)
-        return ""
+            port = requests.port_of(pod, requests.HTTP) or _HTTP_PORT
+            async with self.cluster.forward(self.system, text(mapping(pod, "metadata"), "name"), port) as local:
+                for _ in range(min(PROBES, 2 * ceil(100 / max(1, self.percentage)))):
+                    answered = await asyncio.to_thread(send, local, self.namespace, self.name)
+                    if answered.backend == "remote" and answered.status < 400:
+                        kind = "event of its stream" if answered.is_stream else "byte"
+                        took = f"{answered.seconds:.3f} s to the first {kind}, for a request of this drill."
+                        return Check(title, State.GOOD, took)
+                    if answered.backend != "local":
+                        return Check(title, State.WARNS, answered.problem)
+        except (ClusterFailed, OSError, HTTPException) as exc:
+            return Check(title, State.NOTE, f"No request of this drill could be sent: {exc}")
+        return Check(title, State.NOTE, "No request of this drill went to the remote backend.")
 
     async def outcome(self, *, pause: float = _PAUSE_SECONDS) -> Mapping[str, Any] | None:
         """Wait until hooks have written what came of it; return the record, or None where they did not in time."""

@@ -27,7 +27,7 @@ async def gateways(cluster: Cluster, system: str) -> Sequence[str]:
     Raises:
         ClusterFailed: there are none, or they cannot be listed.
     """
-    return [gateway_path(system, pod, ADMIN) for pod in await gateway_pods(cluster, system)]
+    return [gateway_path(system, pod) for pod in await gateway_pods(cluster, system)]
 
 
 async def gateway_pods(cluster: Cluster, system: str) -> Sequence[Mapping[str, Any]]:
@@ -41,7 +41,7 @@ async def gateway_pods(cluster: Cluster, system: str) -> Sequence[Mapping[str, A
     pods = [
         one
         for one in objects(found, "items")
-        if text(mapping(one, "status"), "phase") == "Running" and _port(one, ADMIN) is not None
+        if text(mapping(one, "status"), "phase") == "Running" and port_of(one, ADMIN) is not None
     ]
     if not pods:
         raise ClusterFailed(
@@ -50,12 +50,13 @@ async def gateway_pods(cluster: Cluster, system: str) -> Sequence[Mapping[str, A
     return pods
 
 
-def gateway_path(system: str, pod: Mapping[str, Any], port: str) -> str:
-    """Return the path by which the API server passes requests on to a port of a gateway's pod, by the port's name."""
-    return proxied(system, "pods", f"{text(mapping(pod, 'metadata'), 'name')}:{_port(pod, port) or port}")
+def gateway_path(system: str, pod: Mapping[str, Any]) -> str:
+    """Return the path by which the API server passes requests on to a gateway's port for administrators."""
+    return proxied(system, "pods", f"{text(mapping(pod, 'metadata'), 'name')}:{port_of(pod, ADMIN)}")
 
 
-def _port(pod: Mapping[str, Any], name: str) -> int | None:
+def port_of(pod: Mapping[str, Any], name: str) -> int | None:
+    """Return the port of a pod with this name; None without one."""
     for container in objects(mapping(pod, "spec"), "containers"):
         for port in objects(container, "ports"):
             if text(port, "name") == name:

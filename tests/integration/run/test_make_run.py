@@ -620,6 +620,26 @@ class TestEdits:
         assert "tiny-local" in response.text
 
 
+@pytest.mark.long
+def test_a_wrong_secret(tmp_path: Path) -> None:
+    """A client secret that is edited to a wrong one shows in the conditions and at the admin port, and a right one ends
+    that; without a ready replica the model is not ready meanwhile."""
+    with running(tmp_path) as demo:
+        poll(lambda: demo.condition("OffloadReady").get("reason") == "Proven", "a proof")
+        demo.edit("clientSecret: demo-secret", "clientSecret: wrong-secret")
+        poll(lambda: demo.condition("OffloadReady")["reason"] == "TokenRefused", "a refusal")
+        assert "ModelDeployment default/demo" in demo.condition("OffloadReady")["message"]
+        assert "wrong-secret" not in str(demo.stored()["status"])
+        drills = demo.http.get(demo.url("admin") + "/drills?name=demo").json()["drills"]
+        assert [one["reason"] for one in drills] == ["TokenRefused"]
+        assert demo.condition("Ready")["status"] == "True"
+        demo.demo("local", "unready")
+        poll(lambda: demo.condition("Ready")["reason"] == "RemoteFails", "three failed drills")
+        demo.edit("clientSecret: wrong-secret", "clientSecret: demo-secret")
+        poll(lambda: demo.condition("OffloadReady")["reason"] == "Proven", "another proof")
+        poll(lambda: demo.condition("Ready")["status"] == "True", "a model that is served")
+
+
 def test_cors_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable that README names in front of `make run` lets a website use the gateway."""
     (found,) = re.findall(r"^(BEAMLIT_\w+)='(\S+)' make run", (ROOT / "README.md").read_text(), re.MULTILINE)

@@ -1,9 +1,13 @@
 """What is wrong where kubectl fails, in words for whoever typed the command."""
 
+import os
+from pathlib import Path
+
 import pytest
 
-from hooks.kubectl.cluster import ClusterFailed, Refused, failure, parsed, path
+from hooks.kubectl.cluster import ClusterFailed, Kubectl, Refused, failure, parsed, path
 from hooks.kubectl.live import service_path
+from tests.processes import poll
 
 FORBIDDEN = "Error from server (Forbidden): x is forbidden: "
 
@@ -92,3 +96,32 @@ def test_a_response_that_is_no_object(content: bytes) -> None:
 def test_a_prometheus_in_the_cluster(address: str, where: str | None) -> None:
     """A Prometheus that is a Service is asked through the API server; any other address is none of its."""
     assert service_path(address) == (None if where is None else f"/api/v1/namespaces/{where}")
+
+
+def kubectl(folder: Path, script: str) -> Kubectl:
+    """Return a cluster whose kubectl is a shell script that writes its words to a file first."""
+    program = folder / "kubectl"
+    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/words\n{script}\n')
+    program.chmod(0o755)
+    return Kubectl(str(program), ["--context=prod"])
+
+
+async def test_a_port_is_forwarded(tmp_path: Path) -> None:
+    """The port that kubectl forwards is given, and kubectl ends with the block."""
+    forwarding = f"echo a warning >&2\necho 'Forwarding from 127.0.0.1:4321 -> 8080'\necho $$ > {tmp_path}/pid\n"
+    async with kubectl(tmp_path, f"{forwarding}exec sleep 600").forward("system", "g1", 8080) as port:
+        assert port == 4321
+        poll((tmp_path / "pid").exists, "it has begun")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    words = (tmp_path / "words").read_text()
+    assert words == "--context=prod port-forward --namespace=system --address=127.0.0.1 pod/g1 :8080\n"
+
+
+async def test_a_port_that_is_not_forwarded(tmp_path: Path) -> None:
+    """A missing right to forward a port is named."""
+    words = 'User "ann" cannot create resource "pods/portforward" in API group "" in the namespace "system"'
+    cluster = kubectl(tmp_path, f"echo 'Error from server (Forbidden): pods is forbidden: {words}' >&2; exit 1")
+    with pytest.raises(Refused, match="ann lacks the right to create pods/portforward in namespace system"):
+        async with cluster.forward("system", "g1", 8080):
+            pass

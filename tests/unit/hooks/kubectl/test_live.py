@@ -1,6 +1,7 @@
 """What `kubectl beamlit explain` and `decisions` read from a cluster: the same core as hooks decides with."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +31,6 @@ class Recorded:
     def __init__(self, found: Mapping[str, Any]) -> None:
         self._found = found
         self.asked: list[str] = []
-        self.sent: list[bytes] = []
 
     async def raw(self, path: str, query: Query = ()) -> bytes:
         """Return what is recorded of a path, with its query or without; raise the error that is recorded, or that
@@ -42,10 +42,13 @@ class Recorded:
             raise content
         return content if isinstance(content, bytes) else orjson.dumps(content)
 
-    async def post(self, path: str, content: bytes) -> bytes:
-        """Return what is recorded of a path, whatever is sent."""
-        self.sent.append(content)
-        return await self.raw(path)
+    @asynccontextmanager
+    async def forward(self, namespace: str, pod: str, port: int) -> AsyncIterator[int]:
+        """Give the recorded port of this machine, or raise the recorded error."""
+        found = self._found[f"{namespace}/{pod}:{port}"]
+        if isinstance(found, Exception):
+            raise found
+        yield found
 
     async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
         """Change nothing."""

@@ -1,25 +1,28 @@
 """`kubectl beamlit drill`: what it reads from a cluster, what it sends, and what it waits for."""
 
+import http.server
+import json
+import re
+import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from hooks.api.common import format_time
-from hooks.explain.outage import State
+from hooks.explain.outage import Check, State
 from hooks.kubectl import outage
-from hooks.kubectl.cluster import failure
 from hooks.kubectl.outage import Drill, callers, denied_callers, first_token, look
 from tests import builders
 from tests.builders import NAMESPACE
 from tests.unit.hooks.kubectl.test_live import DEPLOYMENT, NAMESPACES, SETTINGS, Recorded, forbidden, gateway
+from tools.ports import free_port
 
 SYSTEM = "beamlit-system"
 PODS = f"{NAMESPACES}/{SYSTEM}/pods"
 ROUTE = f"{NAMESPACE}/demo"
 DRILLS = f"{PODS}/g1:8081/proxy/drills"
 DECISIONS = f"{PODS}/g1:8081/proxy/decisions"
-CHAT = f"{PODS}/g1:8080/proxy/{NAMESPACE}/demo/v1/chat/completions"
 MODEL = f"/apis/deployment.beamlit.com/v1alpha1/namespaces/{NAMESPACE}/modeldeployments/demo"
 RULES = """
 callers:
@@ -106,36 +109,99 @@ def drill(cluster: Recorded, percentage: int = 20, seconds: float = 120) -> Dril
     return Drill(cluster, SYSTEM, NAMESPACE, "demo", percentage, datetime.now(UTC) + timedelta(seconds=seconds))
 
 
+class _Gateway(http.server.BaseHTTPRequestHandler):
+    """Handler of a gateway that gives one response after the other, the last of them again and again."""
+
+    script: ClassVar[list[tuple[int, str, str, bytes]]] = []
+    asked: ClassVar[list[tuple[str, Any, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        """Respond."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append((self.path, self.headers["content-type"], body))
+        status, backend, kind, content = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        if backend:
+            self.send_header("x-beamlit-backend", backend)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+STREAM = b': comment\nevent: message\ndata: {"choices": []}\n\ndata: [DONE]\n\n'
+LOCAL = (200, "local", "text/event-stream", STREAM)
+
+
+async def probed(*responses: tuple[int, str, str, bytes], percentage: int = 20) -> Check:
+    """Return what a drill says whose requests get these responses."""
+    _Gateway.script, _Gateway.asked = list(responses), []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Gateway) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            cluster = recorded(**{f"{SYSTEM}/g1:8080": running.server_address[1]})
+            return await drill(cluster, percentage).probe()
+        finally:
+            running.shutdown()
+            thread.join()
+
+
 async def test_a_request_of_the_drill() -> None:
-    """Requests of one token are sent until one has gone to the remote backend."""
-    cluster = recorded(**{CHAT: b"data: [DONE]", DECISIONS: {"decisions": [served(0, first_event_seconds=0.25)]}})
-    check = await drill(cluster).probe()
-    assert (check.state, check.message) == (
-        State.GOOD,
-        "0.250 s to the first event of its stream, for a request of this drill.",
-    )
-    assert len(cluster.sent) == 1
-    assert b'"max_tokens":1' in cluster.sent[0]
+    """Requests of one token are sent until one has gone to the remote backend, and its first event is waited for."""
+    check = await probed(LOCAL, LOCAL, (200, "remote", "text/event-stream", STREAM), LOCAL)
+    assert check.state is State.GOOD
+    assert re.fullmatch(r"[0-9.]+ s to the first event of its stream, for a request of this drill.", check.message)
+    assert len(_Gateway.asked) == 3
+    where, kind, body = _Gateway.asked[0]
+    assert (where, kind) == (f"/{NAMESPACE}/demo/v1/chat/completions", "application/json")
+    assert (body["model"], body["max_tokens"], body["stream"]) == ("demo", 1, True)
+
+
+async def test_a_response_that_is_no_stream() -> None:
+    """A remote backend that sends no stream is timed by the first byte of its body."""
+    check = await probed((200, "remote", "application/json", b'{"choices": []}'))
+    assert "s to the first byte, for" in check.message
 
 
 @pytest.mark.parametrize(("percentage", "sent"), [(20, 10), (1, outage.PROBES), (100, 2)])
 async def test_requests_are_bounded(percentage: int, sent: int) -> None:
     """Where no request goes to the remote backend, the drill sends no more than twice as many as should."""
-    old = {"decisions": [served(60, first_byte_seconds=1.0), served(0, status=503), served(0, backend="local")]}
-    cluster = recorded(**{CHAT: b"ok", DECISIONS: old})
-    check = await drill(cluster, percentage).probe()
-    assert (check.state, len(cluster.sent)) == (State.NOTE, sent)
+    check = await probed(LOCAL, percentage=percentage)
+    assert (check.state, len(_Gateway.asked)) == (State.NOTE, sent)
 
 
-async def test_requests_that_are_refused() -> None:
-    """A gateway that refuses the requests gets one, and a missing right is named."""
-    refused = failure("Error from server (Unauthorized): the gateway wants an API key")
-    cluster = recorded(**{CHAT: refused, DECISIONS: {"decisions": [{"time": 1.0, "status": 401}]}})
-    check = await drill(cluster).probe()
-    assert (check.state, len(cluster.sent)) == (State.WARNS, 1)
-    assert "the gateway wants an API key" in check.message
-    cluster = recorded(**{CHAT: forbidden("create", "pods/proxy")})
-    assert "kubectl auth can-i create pods --subresource=proxy" in (await drill(cluster).probe()).message
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        ((401, "", "application/json", b"{}"), "The gateway wants an API key"),
+        ((404, "remote", "application/json", b"no such model\x1b[2J"), "The remote backend responds with status 404"),
+        ((502, "", "application/json", b'{"error": "no_backend"}'), "The gateway responds with status 502"),
+    ],
+)
+async def test_a_request_that_is_not_served(response: tuple[int, str, str, bytes], words: str) -> None:
+    """A response that is an error ends the requests, and is what the drill says."""
+    check = await probed(response)
+    assert (check.state, len(_Gateway.asked)) == (State.WARNS, 1)
+    assert check.message.startswith(words)
+    assert "\x1b" not in check.message
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (forbidden("create", "pods/portforward"), "kubectl auth can-i create pods --subresource=portforward"),
+        (free_port(), "No request of this drill could be sent: "),
+    ],
+)
+async def test_a_request_that_cannot_be_sent(found: Any, words: str) -> None:
+    """A right that is missing is named, and a port that leads nowhere is no crash."""
+    check = await drill(recorded(**{f"{SYSTEM}/g1:8080": found})).probe()
+    assert check.state is State.NOTE
+    assert words in check.message
 
 
 async def test_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
