@@ -12,8 +12,8 @@ from gateway.tracing.spans import AttemptSpan, RequestTrace, new_span_id
 Value = str | int | float | bool | tuple[str, ...]
 Kind = Literal["server", "internal", "client"]
 
-MODEL_CHARACTERS: Final = 256
-"""Characters of the name of a model that an attribute has."""
+NAME_CHARACTERS: Final = 256
+"""Characters of the name of a model or a caller that an attribute has."""
 _METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 """Methods that are named as they are; all others are `_OTHER`."""
 _CLIENT_GONE: Final = "client_gone"
@@ -79,7 +79,7 @@ def _request(trace: RequestTrace, record: RequestRecord, call: tuple[str, str, s
         "beamlit.reason": record.reason,
         "beamlit.code": record.code,
         "beamlit.broken": record.broken,
-        "beamlit.caller": record.caller,
+        "beamlit.caller": record.caller and record.caller[:NAME_CHARACTERS],
         "gen_ai.response.time_to_first_chunk": record.first_event,
     }
     attributes |= {name: value for name, value in given.items() if value is not None} | _usage(record)
@@ -158,7 +158,7 @@ def _attempt(
         attributes["error.type"] = cause
     name = "HTTP" if known == "_OTHER" else known
     if call is not None:
-        name = call[1] if attempt.model is None else f"{call[1]} {attempt.model[:MODEL_CHARACTERS]}"
+        name = call[1] if attempt.model is None else f"{call[1]} {attempt.model[:NAME_CHARACTERS]}"
     return Span(
         name, "client", attempt.span_id.decode(), trace.span_id.decode(), False,
         _time(trace, record, attempt.began), _time(trace, record, attempt.ended or trace.ended),
@@ -180,7 +180,7 @@ def _of_call(call: tuple[str, str, str] | None, model: str | None) -> dict[str, 
     if call is not None:
         attributes = {"gen_ai.operation.name": call[1], "gen_ai.provider.name": call[2]}
     if model is not None:
-        attributes["gen_ai.request.model"] = model[:MODEL_CHARACTERS]
+        attributes["gen_ai.request.model"] = model[:NAME_CHARACTERS]
     return attributes
 
 

@@ -67,6 +67,17 @@ class _Session(requests.Session):
         return response
 
 
+class _Resource(Resource):
+    """Resource that is hashed once; the SDK asks for its hash with each span, and makes JSON of it for that."""
+
+    def __init__(self, found: Resource) -> None:
+        super().__init__(found.attributes, found.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class Exporter:
     """Thread that takes traces from a tracer and sends their spans to a collector."""
 
@@ -161,4 +172,4 @@ def _resource() -> Resource:
     own = {"service.version": version("beamlit-controller")}
     if named.startswith("unknown_service"):
         own["service.name"] = SERVICE
-    return found.merge(Resource(own))
+    return _Resource(found.merge(Resource(own)))
