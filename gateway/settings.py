@@ -152,10 +152,15 @@ class CorsSettings(Section):
         return self
 
 
-Url = Annotated[
+IssuerUrl = Annotated[
     str,
-    StringConstraints(pattern=r"^https?://[^\s@/?#]+[^\s?#]*$", max_length=2048),
+    StringConstraints(pattern=r"^https?://[^\s@/?#]+(/[^\s?#]*)?$", max_length=2048),
     must_be("an http or https URL, such as https://login.example.com/realms/main"),
+]
+KeysUrl = Annotated[
+    str,
+    StringConstraints(pattern=r"^https?://[^\s@/?#]+([/?][^\s#]*)?$", max_length=2048),
+    must_be("an http or https URL, such as https://login.example.com/realms/main/certs"),
 ]
 ClaimName = Annotated[
     str,
@@ -172,11 +177,11 @@ Algorithm = Literal[
 class JwtSettings(Section):
     """Tokens (JWT) of one issuer, by which callers are known."""
 
-    issuer: Url
+    issuer: IssuerUrl
     """Issuer of the tokens, exactly as their claim `iss` has it."""
     audiences: Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
     """Audiences of which a token must have one in its claim `aud`."""
-    jwks_url: Url | None = None
+    jwks_url: KeysUrl | None = None
     """URL of the issuer's keys; the one that OpenID Connect discovers when None."""
     ca_file: Path | None = None
     """File with certificate authorities in PEM that the issuer's certificate is verified with, instead of the

@@ -1,5 +1,6 @@
 """Settings of the gateway: the keys of the shared file that it uses, and the errors for mistakes."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,43 @@ def test_an_endpoint_for_traces_that_cannot_be_used(tmp_path: Path, endpoint: st
     with pytest.raises(SettingsError, match=r"gateway\.tracing\.endpoint: name an http or https URL") as caught:
         load(f'gateway: {{tracing: {{endpoint: "{endpoint}"}}}}', tmp_path)
     assert endpoint not in str(caught.value)
+
+
+JWT = {"issuer": "https://login.example.com/realms/main", "audiences": ["beamlit"]}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"issuer": "login.example.com"}, "jwt.issuer is 'login.example.com', and must be an http or https URL"),
+        ({"issuer": "https://user:password@login.example.com"}, "jwt.issuer is '***@login.example.com', and must be"),
+        ({"issuer": "https://login.example.com/?a=b"}, "jwt.issuer"),
+        ({"issuer": "https://login.example.com/#a"}, "jwt.issuer"),
+        ({"jwksUrl": "file:///etc/passwd"}, "jwt.jwksUrl"),
+        ({"audiences": []}, "jwt.audiences must be a list of 1 to 64 items"),
+        ({"algorithms": ["HS256"]}, "jwt.algorithms[0] is 'HS256', and must be RS256"),
+        ({"algorithms": ["none"]}, "jwt.algorithms[0] is 'none', and must be RS256"),
+        ({"algorithms": []}, "jwt.algorithms"),
+        ({"nameClaim": ""}, "jwt.nameClaim"),
+        ({"groupsClaim": "a..b"}, "jwt.groupsClaim is 'a..b', and must be the name of a claim"),
+        ({"clockSkewSeconds": 601}, "jwt.clockSkewSeconds"),
+        ({"audience": "beamlit"}, "did you mean audiences?"),
+    ],
+)
+def test_tokens_that_cannot_be_taken(tmp_path: Path, values: dict[str, Any], words: str) -> None:
+    """An issuer that is no URL, an audience that is missing, or an algorithm without a key pair is a mistake."""
+    with pytest.raises(SettingsError) as refused:
+        load(json.dumps({"gateway": {"access": {"jwt": JWT | values}}}), tmp_path)
+    assert words in str(refused.value)
+    assert "password" not in str(refused.value)
+
+
+def test_access_is_on_with_keys_or_tokens(tmp_path: Path) -> None:
+    """Requests need a credential where there are keys or an issuer; an address of keys may have a query."""
+    assert not load("", tmp_path).gateway.access.is_on
+    assert load("gateway: {access: {keysDirectory: keys}}", tmp_path).gateway.access.is_on
+    jwt = JWT | {"jwksUrl": "https://b2c.example.com/keys?p=policy"}
+    assert load(json.dumps({"gateway": {"access": {"jwt": jwt}}}), tmp_path).gateway.access.is_on
 
 
 def test_keys_of_hooks_are_ignored(tmp_path: Path) -> None:
