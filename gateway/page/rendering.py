@@ -6,6 +6,7 @@ gateway: in a thread, because it takes longer than requests should wait.
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,6 +59,7 @@ class Templates:
         return self._environment.get_template(f"{name}.html").generate(values)
 
 
+@cache
 def _load() -> "tuple[dict[str, bytes], Environment]":
     """Read the files and compile the templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -73,6 +73,8 @@ class PageState:
     """Whether there are further requests that the filter asks for."""
     remembered: int = 0
     """Number of requests that the gateway remembers."""
+    remembers: bool = True
+    """Whether it remembers any."""
     window: str = ""
     """Length of time that counts are about."""
     counted: int = 0
@@ -189,6 +191,7 @@ def _keep_worst(notes: list[Note]) -> int:
 def _gather_requests(journal: Journal, state: PageState) -> Generator[None, None, None]:
     """Gather the last requests that the filter asks for."""
     state.remembered = len(journal)
+    state.remembers = bool(state.remembered) or not journal.is_full
     rows: list[RequestRow] = []
     for record in journal.records():
         yield

@@ -118,6 +118,9 @@ class RouteRow:
     state: str
     notes: Sequence[Note]
     split: str
+    """What the controller wants."""
+    observed: str
+    """Where responses came from in fact; empty without any."""
     reason: str
     meaning: str
     """Sentence that says what the reason means; empty for a reason that is not known here."""
@@ -215,6 +218,7 @@ def route_row(state: Mapping[str, Any], document: RouteDocument | None, traffic:
         state=words.get(level, "offloads" if offloaded else "serves"),
         notes=notes,
         split=", ".join(f"{one.id} {one.weight} %" for one in backends if one.weight) or "nowhere",
+        observed=_shares(backends),
         reason=state["reason"] or "",
         meaning=SPLITS.get(state["reason"] or "", ""),
         since=f"{state['since']}, {duration(age)} ago" if state["inForce"] else "",
@@ -226,6 +230,20 @@ def route_row(state: Mapping[str, Any], document: RouteDocument | None, traffic:
         backends=backends,
         offloaded=offloaded,
     )
+
+
+def _shares(backends: Sequence[BackendRow]) -> str:
+    """Return which part of the responses came from each backend; an empty string without any response."""
+    total = sum(one.responses for one in backends)
+    return ", ".join(f"{one.id} {_percent(one.responses, total)}" for one in backends if one.responses)
+
+
+def _percent(part: int, total: int) -> str:
+    """Return a part in percent, one that is not 0 or all of it never as 0 or 100."""
+    number = round(100 * part / total)
+    if part < total:
+        number = min(max(number, 1), 99)
+    return f"{number} %"
 
 
 def _is_local(document: RouteDocument | None, backend: str) -> bool:

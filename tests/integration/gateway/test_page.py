@@ -130,6 +130,7 @@ async def test_what_it_shows(place: Place) -> None:
         "! 1 of 2 models needs a look",
         "local 70 %, remote 30 %",
         "because of MetricReached",
+        "Responses of the last 5 min: remote 100 %",
         "A metric has reached its target",
         "other serves local 100 %",
         "remote.example",
@@ -206,6 +207,15 @@ async def test_who_may_use_the_gateway(place: Place, access: bool, words: str) -
     app = admin.create_app(place.store, Metrics(), place.journal, draining=lambda: False, access=access)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
         assert words in Text((await client.get("/")).text).words
+
+
+async def test_a_gateway_that_remembers_no_requests(place: Place) -> None:
+    """Where `gateway.limits.decisions` is 0 the page says why it has no requests."""
+    await place.apply(("default", "demo", text()))
+    assert "No request has ended yet." in (await place.page()).words
+    app = admin.create_app(place.store, Metrics(), Journal(0), draining=lambda: False)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        assert "gateway.limits.decisions is 0" in Text((await client.get("/")).text).words
 
 
 async def test_names_with_markup_are_text(place: Place) -> None:
@@ -369,7 +379,6 @@ async def test_the_stream(place: Place) -> None:
         await one.ended()
 
 
-@pytest.mark.usefixtures("fast")
 async def test_the_number_of_streams_has_a_bound(place: Place) -> None:
     """Only so many pages have a stream; the next one gets 503, and a place when another page has gone."""
     await place.apply(("default", "demo", text()))

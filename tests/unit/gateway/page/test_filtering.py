@@ -1,6 +1,8 @@
 """Filter of the page: which routes and requests a query string asks for."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.page import filtering
 from gateway.page.filtering import Filter
@@ -69,3 +71,16 @@ def test_a_filter_that_is_too_long() -> None:
     wanted, problem = filtering.read({"route": "x" * 600, "status": "502"})
     assert wanted.is_empty
     assert problem is not None
+
+
+@settings(max_examples=50)
+@given(st.text(max_size=20), st.text(max_size=6), st.text(max_size=20))
+def test_any_query(route: str, status: str, reason: str) -> None:
+    """Any query is read, a filter is read again as it is, and a wider one has all requests of a narrower one."""
+    wanted, _ = filtering.read({"route": route, "status": status, "reason": reason})
+    assert filtering.read(wanted._asdict()) == (wanted, None)
+    one = record(status=502, reason="Failover")
+    if wanted.has(one):
+        assert wanted._replace(route="").has(one)
+        assert wanted._replace(status="").has(one)
+        assert wanted._replace(reason="").has(one)

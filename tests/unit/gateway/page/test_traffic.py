@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.journal import RequestRecord
 from gateway.page import traffic
@@ -81,3 +83,37 @@ def test_quantiles(percent: int, seconds: float) -> None:
     for one in range(10, 0, -1):
         times.add(one)
     assert times.quantile(percent) == seconds
+
+
+FAILURES = st.tuples(st.sampled_from(["local", "remote"]), st.just("503"), st.just(0.1), st.sampled_from([None, "one"]))
+RECORDS = st.lists(
+    st.builds(
+        record,
+        at=st.floats(NOW - 400, NOW),
+        status=st.sampled_from([200, 404, 499, 502, 503]),
+        backend=st.sampled_from(["local", "remote", None]),
+        code=st.sampled_from([None, "no_backend"]),
+        reason=st.sampled_from(["Local", "Failover"]),
+        first_event=st.sampled_from([None, 0.5]),
+        pod=st.sampled_from([None, "one"]),
+        failures=st.lists(FAILURES, max_size=2),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=50)
+@given(RECORDS, st.booleans())
+def test_no_request_counts_twice(records: list[RequestRecord], whole: bool) -> None:
+    """A request counts at most once as a response and each failed attempt once; times are of responses alone."""
+    records.sort(key=lambda one: -one.at)
+    result = counted(records, whole=whole)
+    backends = [one for key, one in result.places.items() if key[2] is None]
+    assert sum(one.responses for one in backends) <= result.requests <= len(records)
+    assert sum(one.failed for one in backends) <= sum(len(one.failures or ()) for one in records)
+    for one in result.places.values():
+        assert len(one.first_tokens) + len(one.first_bytes) <= one.responses
+    for route in result.routes.values():
+        assert sum(route.failed.values()) == result.failed <= result.requests
+        assert 0 <= route.failed_ago <= traffic.WINDOW_SECONDS
+    assert 0 < result.seconds <= traffic.WINDOW_SECONDS

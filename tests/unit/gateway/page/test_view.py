@@ -113,7 +113,19 @@ def test_failures_and_diversions() -> None:
     assert "bad 3 of 24 requests failed: 502 ×2, 503 ×1, the last one 0 ms ago." in texts(one)
     words = "1 request went elsewhere than the split says: Failover ×1, the last one 0 ms ago."
     assert f"warn {words}" in texts(one)
-    assert one.requests == 24
+    assert (one.requests, one.observed) == (24, "local 100 %")
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "observed"),
+    [(0, 0, ""), (1, 0, "local 100 %"), (7, 3, "local 70 %, remote 30 %"), (999, 1, "local 99 %, remote 1 %")],
+)
+def test_where_responses_came_from(local: int, remote: int, observed: str) -> None:
+    """Beside the split stands where responses came from, and a small part of them is never nothing."""
+    traffic = Traffic()
+    records = [record(at=9.0)] * local + [record(at=9.0, backend="remote")] * remote
+    list(traffic.count(iter(records), 12.0, whole=True))
+    assert row(traffic=traffic).observed == observed
 
 
 def test_failures_that_have_stopped() -> None:
