@@ -114,6 +114,9 @@ def settled(readings: tuple[Reading, ...], held: Held | None, now: datetime, *, 
     """
     verdicts = tuple(verdict(reading) for reading in readings)
     present = _present(held, failed=failed)
+    if present is None:
+        # Nothing is known so far, and that nothing is known yet, or why, needs no second reading.
+        present = verdicts[0] if verdicts and verdicts[0].status == "Unknown" else _NOT_TRIED
     if not verdicts or len(set(verdicts)) > 1 or len(verdicts) == 1:
         return _awaiting(present)
     new = verdicts[0]
@@ -124,10 +127,10 @@ def settled(readings: tuple[Reading, ...], held: Held | None, now: datetime, *, 
     return new
 
 
-def _present(held: Held | None, *, failed: bool) -> Verdict:
-    """Return the verdict that the status has; that nothing was tried where it has none."""
+def _present(held: Held | None, *, failed: bool) -> Verdict | None:
+    """Return the verdict that the status has; None where it has none."""
     if held is None or held.reason not in _HELD:
-        return _NOT_TRIED
+        return None
     return Verdict(held.status, held.reason, held.message, failed and held.status == "False")
 
 

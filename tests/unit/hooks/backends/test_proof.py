@@ -140,6 +140,15 @@ def test_what_was_said_without_drills_is_not_held(reason: str) -> None:
         assert settled(two, before, NOW, failed=False).status == "True"
 
 
+def test_why_nothing_is_known_is_said_at_once() -> None:
+    """Where the status has no verdict yet, the reason why none is known is written with the first reading."""
+    silent = Reading(NOW, (), Unread(reasons.UNREACHABLE, "Nobody responds."))
+    for readings in ((silent,), (silent, reading(PROVEN))):
+        found = settled(readings, None, NOW, failed=False)
+        assert (found.reason, found.awaits) == (reasons.UNREACHABLE, True)
+    assert settled((silent,), held(verdict(reading(PROVEN))), NOW, failed=False).status == "True"
+
+
 def test_replicas_with_older_readings_do_not_undo_a_change() -> None:
     """Readings from before the last change of the condition do not change it back; later ones do, and a time in the
     future, which a user may have written, does not count."""
