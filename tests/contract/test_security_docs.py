@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from gateway import health
+from gateway.access import claims, issuer, issuer_client, remembered, signing_keys, tokens
 from gateway.downstream.budget import WAIT_SECONDS
 from gateway.routes import store
 from gateway.routes.sources import directory
@@ -38,6 +39,10 @@ ROWS: Final[dict[str, str]] = {
     "a client that does not read": f"{TIMEOUTS.write_stall_seconds:g} s",
     "attempts that are repeated elsewhere": f"{RETRY.budget_percentage} % of a route's requests, or"
     f" {RETRY.budget_per_second} a second",
+    "token of a caller": f"{tokens.MOST_BYTES:,} bytes, {claims.MOST_GROUPS} groups, a name of {claims.LONGEST_NAME}"
+    f" characters; {remembered.MOST_TOKENS:,} tokens are remembered",
+    "keys of an issuer": f"{issuer_client.RESPONSE_BYTES:,} bytes, {signing_keys.MOST_KEYS} keys,"
+    f" {issuer_client.TIMEOUT_SECONDS:g} s; loaded every {issuer.PAUSE_SECONDS:g} s at most",
     "look-ups of names": f"{LOOK_UPS['per_route']} at a time for a route, {LOOK_UPS['per_tenant']} for a namespace,",
     "health checks": f"{health.AT_ONCE} at a time for a route, each at most as long as its interval",
     "file of routes": f"{directory.MAX_FILE_BYTES:,} bytes and {bounded_yaml.MAX_VALUES:,} values, nested"
