@@ -122,7 +122,7 @@ class DrillSettings(Section):
     """How remote backends are tried before requests need them, where the route document says nothing about it."""
 
     interval_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
-    """Seconds between two drills at a remote backend; 0 turns them off."""
+    """Seconds between two drills at a remote backend; 0 turns them off, and another number below 10 counts as 10."""
     request: DrillRequest = DrillRequest.NONE
     """Request that a drill sends: none, the list of models, or a completion of one token, which costs."""
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1

@@ -393,7 +393,8 @@ class Drill(_Part):
     absent."""
 
     interval: Annotated[float, Field(ge=0, le=86400)] | None = None
-    """Seconds between two drills at a remote backend; 0 means that there are none."""
+    """Seconds between two drills at a remote backend; 0 means that there are none, and another number below 10 counts
+    as 10."""
     request: DrillRequest | None = None
     """Request that a drill sends: none, models or completion. A gateway that does not know a value rejects the
     document."""

@@ -40,6 +40,8 @@ AT_ONCE: Final = 4
 """Drills of one route that run at the same time."""
 NAMESPACE_AT_ONCE: Final = 32
 """Drills of one namespace that run at the same time."""
+LEAST_SECONDS: Final = 10.0
+"""Shortest interval between two drills at one backend, whatever a route asks for."""
 SPREAD_SECONDS: Final = 0.02
 """Seconds between two drills, on average, where many backends are new at the same time."""
 CONNECT_SECONDS: Final = 10.0
@@ -205,6 +207,7 @@ class Drills:
         fresh: list[_Entry] = []
         drill, settings = document.drill, self._settings.gateway.drill
         interval = settings.interval_seconds if drill.interval is None else drill.interval
+        interval = max(interval, LEAST_SECONDS) if interval else 0.0
         request = settings.request if drill.request is None else drill.request
         for backend in document.backends:
             if backend.service is not None:

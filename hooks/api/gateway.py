@@ -255,9 +255,9 @@ class GatewayDrill(ApiModel):
     model_config = schema_config(x_must_be="a drill, such as {intervalSeconds: 300, request: models}")
 
     interval_seconds: Annotated[float, Field(ge=0, le=86400)] | None = None
-    """Number of seconds between two drills; 0 turns them off. After a failed one the next comes sooner, and there is
-    none while requests succeed. Defaults to gateway.drill.intervalSeconds of the gateway's configuration, which is 300
-    unless it is set."""
+    """Number of seconds between two drills; 0 turns them off, and another number below 10 counts as 10. After a failed
+    one the next comes sooner, and there is none while requests succeed. Defaults to gateway.drill.intervalSeconds of
+    the gateway's configuration, which is 300 unless it is set."""
     request: DrillRequest | None = None
     """What a drill sends. none: no request; it looks up the name, connects, checks the certificate and gets a token.
     models: GET /v1/models as well, which should list the model. completion: a chat completion of one token as well,

@@ -37,6 +37,11 @@ TOKEN: Final = Credentials(oauth2=OAuth2(name="oauth"))
 LIST: Final = orjson.dumps({"object": "list", "data": [{"id": "big-1"}, {"id": "org/big-2"}]})
 
 
+@pytest.fixture(autouse=True)
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drills, "LEAST_SECONDS", 0.0)
+
+
 def settings(interval: float = NEVER, **drill: Any) -> dict[str, Any]:
     """Return settings with drills, and with loopback for remote backends and token endpoints."""
     return {"gateway": {"allowedAddresses": ["127.0.0.0/8"], "drill": {"intervalSeconds": interval, **drill}}}
@@ -663,6 +668,20 @@ async def test_a_change_of_the_route_begins_anew_and_a_change_of_weights_does_no
         running.load(document(local()))
         assert list(running.drills.listed()) == []
         assert running.metrics.registry.get_sample_value("beamlit_gateway_drill_success", {}) is None
+
+
+async def test_no_route_asks_for_drills_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short an interval a route asks for, there is a least one between two drills at a backend."""
+    monkeypatch.setattr(drills, "LEAST_SECONDS", NEVER)
+    often = document(remote(100), drill=Drill(interval=0.01))
+    async with (
+        serving(silent) as server,
+        gateway(often, remote_port=server.port, settings=settings(0.01)) as running,
+    ):
+        await found(running, "Proven")
+        running.load(often, document(remote(100), name="later"))
+        await found(running, "Proven", "later")
+        assert len(server.sides) == 2
 
 
 async def test_servers_that_hang_make_no_other_wait() -> None:
