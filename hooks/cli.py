@@ -9,7 +9,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
@@ -142,8 +142,9 @@ def explain_files(
 
     Args:
         files: manifests, as for `render`.
-        observed: files, or folders of them, with what was observed: objects with their status, pods, and responses of
-            metrics APIs. Of an object that is in `files` too, only the status is taken.
+        observed: files, or folders of them, with what was observed: objects with their status, pods, responses of
+            metrics APIs, and reports of gateways on their drills. Of an object that is in `files` too, only the status
+            is taken.
         settings: configuration of the installation.
         now: present time, also the time of values that have none.
         form: text for people or JSON for programs.
@@ -170,6 +171,8 @@ def explain_files(
         try:
             request = _request(*_completed(parent, others, recorded.objects))
             observation = asyncio.run(gather(request, settings.install_defaults, sources))
+            route = (observation.parent.namespace, observation.parent.name)
+            observation = replace(observation, drills=recorded.drills(route, now))
             explanations.append(explain(observation, now=now))
         except HookError as exc:
             streams.complain(f"{name_of(parent)}: {exc}")

@@ -1,4 +1,4 @@
-"""Recorded responses of APIs: pods, and metrics as the metrics APIs or Prometheus return them.
+"""Recorded responses: pods, metrics as the metrics APIs or Prometheus return them, and drills of gateways.
 
 Responses of the metrics APIs are taken as they are: PodMetrics of metrics.k8s.io, MetricValue of custom.metrics.k8s.io,
 ExternalMetricValue of external.metrics.k8s.io. A value without a time is a momentary one of the present. A response of
@@ -14,6 +14,8 @@ So does the page that a pod has for Prometheus, for metrics that are read from t
     pod: demo-5d8f7c9b6d-x2x7k   # in the namespace of its own, if it names one
     page: |
       vllm:num_requests_waiting{model_name="llama"} 3
+
+What a gateway reports of its drills is taken as it is: the response to `/drills`, which has no kind.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,6 +40,8 @@ from hooks.kube.unstructured import mapping, text, texts
 from hooks.metrics import Scrape, prometheus, promql, values, vectors
 from hooks.metrics.exposition import gauges, is_name
 from hooks.metrics.pod_metrics import PodPage
+from hooks.observation.drills import Reading as DrillReading
+from hooks.observation.drills import Report, Round, Route, is_report, report_of
 from hooks.observation.readings import Reading, Unread
 from hooks.offloading.targets import RESOURCES
 
@@ -74,6 +78,8 @@ class Recorded:
     """Documents of the kind PrometheusAnswer."""
     pages: tuple[Item, ...] = ()
     """Documents of the kind PodMetricsPage."""
+    reports: tuple[Report, ...] = ()
+    """What gateways report of their drills."""
 
     @classmethod
     def of(cls, documents: Iterable[Any]) -> Self:
@@ -86,7 +92,11 @@ class Recorded:
             kind: []
             for kind in ("PodMetrics", "MetricValue", "ExternalMetricValue", "PrometheusAnswer", "PodMetricsPage", "")
         }
+        reports = []
         for item in documents:
+            if is_report(item) and "kind" not in item:
+                reports.append(report_of(item))
+                continue
             kind = item.get("kind") if isinstance(item, dict) else None
             if not isinstance(kind, str):
                 raise Unrecognized("something that is not a Kubernetes object with a kind")
@@ -104,7 +114,14 @@ class Recorded:
             tuple(sorted_["ExternalMetricValue"]),
             tuple(sorted_["PrometheusAnswer"]),
             tuple(sorted_["PodMetricsPage"]),
+            tuple(reports),
         )
+
+    def drills(self, route: Route, now: datetime) -> tuple[DrillReading, ...] | None:
+        """Return what gateways report of a route, twice, as nothing here waits for a second reading; None where no
+        report is recorded."""
+        reading = Round(now, self.reports).of(route)
+        return (reading, reading) if self.reports else None
 
     def pods(self, namespace: str, selector: Selector) -> tuple[Pod, ...] | None:
         """Return the pods in a namespace that a selector matches; None when no pod of the namespace is recorded."""

@@ -99,8 +99,6 @@ class NoReport(ValueError):
 def read_report(content: bytes) -> Report:
     """Return the report in the body of a gateway's response.
 
-    Of several entries for one route, that which failed counts: all of its backends are needed.
-
     Raises:
         NoReport: It is none.
     """
@@ -108,8 +106,21 @@ def read_report(content: bytes) -> Report:
         document: Any = orjson.loads(content)  # it refuses JSON that is nested deeper than 1024 levels
     except orjson.JSONDecodeError:
         raise NoReport("responds with something that is not JSON") from None
-    if not isinstance(document, dict) or not isinstance(document.get("drills"), list):
+    if not is_report(document):
         raise NoReport("responds with JSON that has no drills in it")
+    return report_of(document)
+
+
+def is_report(document: object) -> bool:
+    """Return whether a JSON document is a gateway's report."""
+    return isinstance(document, dict) and isinstance(document.get("drills"), list)
+
+
+def report_of(document: Mapping[str, Any]) -> Report:
+    """Return the report in a JSON document.
+
+    Of several entries for one route, that which failed counts: all of its backends are needed.
+    """
     drills: dict[Route, Drill] = {}
     for entry in objects(document, "drills", MOST_DRILLS):
         route, drill = (text(entry, "namespace"), text(entry, "name")), _drill(entry)

@@ -299,3 +299,16 @@ def test_files_that_cannot_be_used(
     assert explained.code == code
     assert words in explained.problems
     assert explained.problems.count("\n") == 1
+
+
+def test_what_gateways_report_of_their_drills(tmp_path: Path) -> None:
+    """From what gateways respond about their drills, explain says whether the remote backend would serve, at once."""
+    drill = {"namespace": "default", "name": "demo", "reason": "TokenRefused", "message": "Correct the client secret."}
+    reports = [{"gateway": name, "drills": [drill]} for name in ("g1", "g2")]
+    explained = Explained(tmp_path, [manifest()], [ready(), *reports])
+    (document,) = explained.documents
+    assert (document["offloadReady"]["status"], document["offloadReady"]["reason"]) == ("False", "TokenRefused")
+    assert [one["message"] for one in document["drills"]] == [drill["message"]] * 2
+    others = Explained(tmp_path, [manifest()], [ready(), {"gateway": "g1", "drills": []}])
+    assert others.documents[0]["offloadReady"]["reason"] == "NotTried"
+    assert Explained(tmp_path, [manifest()], [ready()]).documents[0]["offloadReady"] is None
