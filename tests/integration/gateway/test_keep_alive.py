@@ -3,15 +3,16 @@
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import KeepAlive, Queue, Retry, Timeouts
+from gateway.api.v1alpha1 import KeepAlive, Queue, Retry
 from tests.integration.gateway.test_broken_streams import chunk, events
 from tests.integration.gateway.test_pods import slice_of, world
-from tests.integration.gateway.wire import Response, Running, document, gateway, local, message, remote, reply
+from tests.integration.gateway.wire import Client, Response, Running, document, gateway, local, message, remote, reply
 from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 
 LOOPBACK: Final[dict[str, Any]] = {"gateway": {"allowedAddresses": ["127.0.0.0/8"]}}
@@ -177,50 +178,76 @@ LATE: Final[Mapping[str, tuple[bytes, Mapping[str, str], str]]] = {
 """Responses of a backend that comes too late for them, and what the client gets of them."""
 
 
-@pytest.mark.parametrize(("kind", "version"), [*((kind, b"1.1") for kind in LATE), ("a status", b"1.0")])
-async def test_a_failure_after_a_comment_is_one_error_event(kind: str, version: bytes) -> None:
+async def test_a_failure_after_a_comment_is_one_error_event() -> None:
     """After a comment a backend's error is one event, with its status and message, and the response is complete."""
-    late, error, text = LATE[kind]
     go = asyncio.Event()
+    kinds = tuple(LATE)
 
     async def fails(side: ServerSide) -> None:
-        await side.request()
+        late = LATE[kinds[_number(await side.request())]][0]
         await side.send(late)
         if not late:
             side.reset()
         await side.gone()
 
-    route = document(local(), remote(), keep_alive=SOON, timeouts=Timeouts(first_token=60))
+    routes = [
+        document(local(), remote(path_prefix=f"/{number}"), name=f"late-{number}", keep_alive=SOON)
+        for number in range(len(kinds))
+    ]
     async with (
         serving(after(go, b"", closes=True)) as near,
         serving(fails) as far,
-        gateway(route, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
+        gateway(*routes, local_port=near.port, remote_port=far.port, settings=LOOPBACK) as running,
     ):
-        client = await running.client()
-        keeps = b"Connection: keep-alive" if version == b"1.1" else b"X-Nothing: 1"
-        fields = (b"Content-Type: application/json", b"Content-Length: %d" % len(BODY), keeps)
-        await client.send(message(*fields, line=b"POST %b HTTP/%b" % (CHAT, version), body=BODY))
-        await until(lambda: sent(running) >= 2)
+
+        async def ask(number: int, version: bytes) -> tuple[int, bytes, Client, Response]:
+            client = await running.client()
+            target = b"/default/late-%d/v1/chat/completions" % number
+            fields = (b"Content-Type: application/json", b"Content-Length: %d" % len(BODY))
+            await client.send(message(*fields, line=b"POST %b HTTP/%b" % (target, version), body=BODY))
+            return number, version, client, await client.response(b"POST")
+
+        asked = [(number, b"1.1") for number in range(len(kinds))] + [(0, b"1.0")]
+        tasks = [asyncio.create_task(ask(number, version)) for number, version in asked]
+        for number in range(len(kinds)):
+            await until(partial(_has_comments, running, f"late-{number}", 4 if number == 0 else 2))
         go.set()
-        response = await client.response(b"POST")
-        assert (response.status, response.complete) == (200, True)
-        assert response.body.startswith(COMMENT * 2 + b"data: {" if response.body.count(COMMENT) == 2 else COMMENT * 3)
-        ((event, data),) = events(response.body)
-        found = orjson.loads(data)["error"]
-        assert event == "message"
-        assert {key: found[key] for key in error} == error
-        assert found["message"] == text
-        assert found["request_id"].encode() == response.value(b"x-request-id")
-        logged = await line(running)
-        assert (logged["status"], logged["code"]) == (200, None)
-        assert logged["broken"] == (error["code"] if kind == "no response" else _status(late))
-        if version == b"1.1":  # an orderly end: the connection takes another request
-            await client.send(message(line=b"GET /health HTTP/1.1"))
-            assert (await client.response()).status == 200
+        for number, version, client, response in [await task for task in tasks]:
+            late, error, text = LATE[kinds[number]]
+            assert (response.status, response.complete) == (200, True)
+            assert response.body.startswith(COMMENT)
+            ((event, data),) = events(response.body)
+            found = orjson.loads(data)["error"]
+            assert event == "message"
+            assert {key: found[key] for key in error} == error
+            assert found["message"] == text
+            assert found["request_id"].encode() == response.value(b"x-request-id")
+            logged = await _logged(running, found["request_id"])
+            assert (logged["status"], logged["code"]) == (200, None)
+            assert logged["broken"] == (_status(late) if late else error["code"])
+            if version == b"1.1":  # an orderly end: the connection takes another request
+                await client.send(message(line=b"GET /health HTTP/1.1"))
+                assert (await client.response()).status == 200
+
+
+def _number(request: bytes) -> int:
+    """Return the number that the path of a request begins with."""
+    return int(request.split(b"/", 2)[1])
+
+
+def _has_comments(running: Running, model: str, number: int) -> bool:
+    """Return whether clients got so many comments while the local backend of a model was silent."""
+    return sent(running, model=model) >= number
 
 
 def _status(response: bytes) -> str:
     return response.split(b" ")[1].decode()
+
+
+async def _logged(running: Running, request_id: str) -> Mapping[str, Any]:
+    """Return the line of the access log about a request, when it is written."""
+    await until(lambda: any(one["request_id"] == request_id for one in running.lines()))
+    return next(one for one in running.lines() if one["request_id"] == request_id)
 
 
 @pytest.mark.parametrize("target", [MESSAGES, b"/v1/messages"])
@@ -326,27 +353,40 @@ OFF: Final[Mapping[str, tuple[bytes, bytes, KeepAlive]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", OFF)
-@pytest.mark.parametrize("backends", [(local(),), (local(), remote())])
-async def test_nothing_is_inserted_where_it_is_not_wanted_or_not_possible(kind: str, backends: tuple[Any, ...]) -> None:
+async def test_nothing_is_inserted_where_it_is_not_wanted_or_not_possible() -> None:
     """A response that is no event stream, has a length or a content coding gets no comment, and none when it is off."""
-    head, method, keep_alive = OFF[kind]
     go = asyncio.Event()
+    kinds = tuple(OFF)
     body = b"data: 1\n\n"
-    end = body if kind == "known length" else chunk(body) + END
-    async with (
-        serving(after(go, end, first=head)) as near,
-        gateway(document(*backends, keep_alive=keep_alive), local_port=near.port, settings=LOOPBACK) as running,
-    ):
-        client = await running.client()
-        fields = (b"Content-Type: application/json", b"Content-Length: %d" % len(BODY))
-        await client.send(message(*fields, line=b"%b %b HTTP/1.1" % (method, CHAT), body=BODY))
-        await until(lambda: len(near.sides) == 1 and bool(near.sides[0].received))
+
+    async def script(side: ServerSide) -> None:
+        kind = kinds[_number(await side.request())]
+        await side.send(OFF[kind][0])
+        await go.wait()
+        await side.send(body if kind == "known length" else chunk(body) + END)
+
+    routes = [
+        document(local(path_prefix=f"/{number}"), *others, name=f"off-{number}-{len(others)}", keep_alive=OFF[kind][2])
+        for number, kind in enumerate(kinds)
+        for others in ((), (remote(),))
+    ]
+    async with serving(script) as near, gateway(*routes, local_port=near.port, settings=LOOPBACK) as running:
+
+        async def ask(name: str) -> tuple[str, Response]:
+            client = await running.client()
+            fields = (b"Content-Type: application/json", b"Content-Length: %d" % len(BODY))
+            target = b"/default/%b/v1/chat/completions" % name.encode()
+            method = OFF[kinds[int(name.split("-")[1])]][1]
+            await client.send(message(*fields, line=b"%b %b HTTP/1.1" % (method, target), body=BODY))
+            return name, await client.response()
+
+        tasks = [asyncio.create_task(ask(route.name)) for route in routes]
+        await until(lambda: len(near.sides) == len(routes) and all(side.received for side in near.sides))
         await asyncio.sleep(0.4)
-        assert sent(running) == 0
+        assert [route.name for route in routes if sent(running, model=route.name)] == []
         go.set()
-        response = await client.response()
-        assert (response.status, response.body, response.complete) == (200, body, True)
+        for name, response in [await task for task in tasks]:
+            assert (response.status, response.body, response.complete) == (200, body, True), name
 
 
 async def test_the_response_to_head_has_no_comments() -> None:
@@ -504,30 +544,30 @@ async def test_a_stream_with_a_length_follows_comments() -> None:
         assert (response.complete, events(response.body)) == (True, [("message", "1")])
 
 
-@pytest.mark.parametrize(
-    ("body", "fields"),
-    [
-        (b'{"stream":false}', ()),
-        (b'{"messages":[{"stream":true}]}', ()),
-        (b'{"stream":true', ()),
-        (b"", ()),
-        (b'{"stream":false}', (b"Accept: text/event-stream, application/json",)),
-        (b"nothing like gzip", (b"Content-Encoding: gzip",)),
-    ],
+ASKS_NOT: Final[tuple[tuple[bytes, tuple[bytes, ...]], ...]] = (
+    (b'{"stream":false}', ()),
+    (b'{"messages":[{"stream":true}]}', ()),
+    (b'{"stream":true', ()),
+    (b"", ()),
+    (b'{"stream":false}', (b"Accept: text/event-stream, application/json",)),
+    (b"nothing like gzip", (b"Content-Encoding: gzip",)),
 )
-async def test_who_does_not_ask_for_a_stream_gets_the_status(body: bytes, fields: tuple[bytes, ...]) -> None:
+"""Bodies and fields of requests whose clients may expect something else than events."""
+
+
+async def test_who_does_not_ask_for_a_stream_gets_the_status() -> None:
     """With beforeHead a client that may expect something else than events gets the late response as it is."""
     go = asyncio.Event()
     async with (
         serving(after(go, reply(b"no", b"400 Bad Request"), first=b"")) as near,
         gateway(document(keep_alive=EARLY), local_port=near.port) as running,
     ):
-        request = asyncio.create_task(post(running, CHAT, body, *fields))
-        await until(lambda: requests(near) == 1)
+        tasks = [asyncio.create_task(post(running, CHAT, body, *fields)) for body, fields in ASKS_NOT]
+        await until(lambda: requests(near) == len(ASKS_NOT))
         await asyncio.sleep(0.4)
         go.set()
-        response = await request
-        assert (response.status, response.body, sent(running)) == (400, b"no", 0)
+        for response in [await task for task in tasks]:
+            assert (response.status, response.body, sent(running)) == (400, b"no", 0)
 
 
 ASKS: Final[Mapping[str, tuple[bytes, bytes, tuple[bytes, ...]]]] = {
@@ -540,23 +580,25 @@ ASKS: Final[Mapping[str, tuple[bytes, bytes, tuple[bytes, ...]]]] = {
 """Ways to ask for a stream: target, body and fields of a request."""
 
 
-@pytest.mark.parametrize("way", ASKS)
-async def test_who_asks_for_a_stream_gets_comments_before_the_head(way: str) -> None:
+async def test_who_asks_for_a_stream_gets_comments_before_the_head() -> None:
     """With beforeHead all ways to ask for a stream count, also in a compressed body."""
-    target, body, fields = ASKS[way]
     go = asyncio.Event()
     late = reply(b'{"detail":"no"}', b"400 Bad Request")
     async with (
         serving(after(go, late, first=b"")) as near,
         gateway(document(keep_alive=EARLY), local_port=near.port) as running,
     ):
-        request = asyncio.create_task(post(running, target, body, *fields))
-        await until(lambda: sent(running) >= 1)
-        go.set()
-        response = await request
-        assert (response.status, response.complete) == (200, True)
-        assert "responded with status 400: no" in events(response.body)[0][1]
-        assert response.values(b"request-id") == ([response.value(b"x-request-id")] if target == MESSAGES else [])
+        for way, (target, body, fields) in ASKS.items():
+            go.clear()
+            count = sent(running)
+            request = asyncio.create_task(post(running, target, body, *fields))
+            await until(lambda count=count: sent(running) > count)  # type: ignore[misc]
+            go.set()
+            response = await request
+            assert (response.status, response.complete) == (200, True), way
+            assert "responded with status 400: no" in events(response.body)[0][1], way
+            shown = [response.value(b"x-request-id")] if target == MESSAGES else []
+            assert response.values(b"request-id") == shown, way
 
 
 async def test_an_upload_is_no_silence() -> None:
