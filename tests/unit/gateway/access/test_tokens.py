@@ -9,13 +9,15 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joserfc import jwt
 
 from gateway import errors
 from gateway.access.caller import Caller
-from gateway.access.issuer import Issuer
+from gateway.access.issuer import Issuer, KeysUnavailable
 from gateway.access.remembered import MOST_TOKENS, RememberedTokens
 from gateway.access.signing_keys import SigningKeys
 from gateway.access.tokens import TokenRules, Tokens
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.issuer import ec_key
 
 RULES = TokenRules("https://issuer.test", ("beamlit",), ("ES256", "RS256"), "sub", "groups", frozenset(), 0)
@@ -69,8 +71,6 @@ def test_any_bytes_are_refused(token: bytes) -> None:
 async def test_an_end_that_is_far_away_is_one(end: float) -> None:
     """A token whose `exp` is larger than any time is verified again after a while, as every other one."""
     claims = {**VALID, "exp": end}
-    from joserfc import jwt
-
     token = jwt.encode({"alg": "ES256", "kid": "first"}, claims, ec_key("first"), ["ES256"]).encode()
     now = time.time()
     tokens = Tokens(RULES, Loaded(), clock=lambda: now)
@@ -78,6 +78,26 @@ async def test_an_end_that_is_far_away_is_one(end: float) -> None:
     assert tokens.remembered(b"digest") is not None
     now += 4000
     assert tokens.remembered(b"digest") is None
+
+
+async def test_a_wait_for_the_first_keys_has_an_end() -> None:
+    """A request waits for a bounded time while keys are loaded for the first time, and not at all after a failure."""
+
+    async def hang() -> bytes:
+        await asyncio.sleep(NEVER)
+        return b""
+
+    async def fail() -> bytes:
+        raise KeysUnavailable("the issuer is away")
+
+    for load, seconds in ((hang, 0.01), (fail, NEVER)):
+        issuer = Issuer("https://issuer.test", load, wait_seconds=seconds, pause_seconds=NEVER, retry_seconds=NEVER)
+        task = asyncio.create_task(issuer.watch())
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(errors.IssuerUnavailable) as refused:
+                await issuer.keys()
+        assert refused.value.retry_after == 1
+        task.cancel()
 
 
 def test_tokens_that_are_remembered_have_a_bound() -> None:

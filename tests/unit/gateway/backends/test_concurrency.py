@@ -227,6 +227,8 @@ class Queue(RuleBasedStateMachine):
         self.holders = 0
         self.queue: list[asyncio.Task[str | None]] = []
         """Waiting requests, in their order."""
+        self.high: set[asyncio.Task[str | None]] = set()
+        """Those of high priority, which may have ended since."""
         self.room = 0
         """Requests that the other backend can take."""
         self.limit: float = 0
@@ -243,19 +245,22 @@ class Queue(RuleBasedStateMachine):
         self.concurrency.apply(limit)
         self.settle()
 
-    @rule()
-    def ask(self) -> None:
+    @rule(high=st.booleans())
+    def ask(self, high: bool) -> None:
         """Let a request take a slot if one is free, otherwise wait."""
         if self.concurrency.taken < self.concurrency.limit:
             self.concurrency.taken += 1
             self.holders += 1
         else:
-            self.queue.append(self.loop.create_task(self.wait()))
+            task = self.loop.create_task(self.wait(high))
+            self.queue.append(task)
+            if high:
+                self.high.add(task)
             self.settle()
 
-    async def wait(self) -> str | None:
+    async def wait(self, high: bool) -> str | None:
         """Wait; count the request at the other backend if it goes there."""
-        other = await self.concurrency.wait(1000, lambda: "there" if self.room else None)
+        other = await self.concurrency.wait(1000, lambda: "there" if self.room else None, high=high)
         if other is not None:
             self.room -= 1
         return other
@@ -300,6 +305,17 @@ class Queue(RuleBasedStateMachine):
         self.settle()
         self.room = 0
 
+    @rule(high=st.booleans())
+    def evict(self, high: bool) -> None:
+        """Let the last request of a priority lose its place to another one."""
+        those = [task for task in self.queue if (task in self.high) is high]
+        assert self.concurrency.evict(high=high) is bool(those)
+        if those:
+            with pytest.raises(errors.AtCapacity):
+                self.loop.run_until_complete(those[-1])
+            self.queue.remove(those[-1])
+        self.settle()
+
     @precondition(lambda self: self.queue)
     @rule()
     def expire(self) -> None:
@@ -311,13 +327,15 @@ class Queue(RuleBasedStateMachine):
         self.queue = []
 
     def settle(self) -> None:
-        """Run the loop until nothing changes; check that no request has overtaken another."""
+        """Run the loop until nothing changes; check that no request has overtaken another of its priority."""
         for _ in range(10):
             self.loop.run_until_complete(asyncio.sleep(0))
         done = [task for task in self.queue if task.done() and not task.cancelled()]
         waiting = [task for task in self.queue if not task.done()]
         served = [task for task in self.queue if not task.cancelled()]
-        assert served == done + waiting
+        for high in (True, False):
+            order = [task for task in served if (task in self.high) is high]
+            assert order == [task for task in done + waiting if (task in self.high) is high]
         self.holders += sum(task.result() is None for task in done)
         self.queue = waiting
 
@@ -337,5 +355,5 @@ class Queue(RuleBasedStateMachine):
 
 
 def test_cp_07_no_slot_is_lost_in_any_order() -> None:
-    """CP-07: in any order of events no slot is lost or given twice, and no request overtakes another."""
+    """CP-07: no slot is lost or given twice in any order of events, and no request overtakes one of its priority."""
     run_state_machine_as_test(Queue, settings=settings(stateful_step_count=60))
