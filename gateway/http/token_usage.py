@@ -19,8 +19,6 @@ MOST_TOKENS: Final = 10**9
 
 _KEY: Final = b'"usage"'
 _SPACE: Final = b" \t\r\n"
-_PROMPT: Final = ("prompt_tokens", "input_tokens")
-_COMPLETION: Final = ("completion_tokens", "output_tokens")
 _CACHED: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Tokens of a prompt that Anthropic counts apart."""
 
@@ -96,18 +94,18 @@ def _parsed(text: bytes) -> TokenUsage | None:
         fields = orjson.loads(text[:end])
     except orjson.JSONDecodeError:
         return None
-    prompt, completion = _number(fields, _PROMPT), _number(fields, _COMPLETION)
-    if prompt is None and completion is None:
-        return None
-    if prompt is not None:
-        prompt += sum(_number(fields, (name,)) or 0 for name in _CACHED)
-    return TokenUsage(prompt, completion)
+    prompt, completion = _number(fields, "prompt_tokens"), _number(fields, "completion_tokens")
+    if prompt is None:
+        prompt = _number(fields, "input_tokens")
+        if prompt is not None:
+            for name in _CACHED:
+                prompt += _number(fields, name) or 0
+    if completion is None:
+        completion = _number(fields, "output_tokens")
+    return None if prompt is None and completion is None else TokenUsage(prompt, completion)
 
 
-def _number(fields: dict[str, object], names: tuple[str, ...]) -> int | None:
-    """Return the number of tokens that is the first of these fields; None without one that can be believed."""
-    for name in names:
-        value = fields.get(name)
-        if type(value) is int and 0 <= value <= MOST_TOKENS:
-            return value
-    return None
+def _number(fields: dict[str, object], name: str) -> int | None:
+    """Return the number of tokens that a field has; None without one that can be believed."""
+    value = fields.get(name)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None

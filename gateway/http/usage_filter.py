@@ -13,6 +13,7 @@ EVENT_BYTES: Final = 8192
 """Bytes of the largest event that may be the one with the tokens; a larger one is passed on as it comes."""
 
 _KEY: Final = b'"usage"'
+_NO_CHOICES: Final = re.compile(rb'"choices"[ \t]*:[ \t]*\[[ \t]*\]')
 _BLOCK_END: Final = re.compile(rb"(?>\r\n|\r|\n){2}")
 _LEAD: Final = re.compile(rb"(?:(?::[^\r\n]*)?(?>\r\n|\r|\n))+")
 """Regular expression for blank lines and comments in front of an event."""
@@ -41,7 +42,7 @@ class UsageFilter:
         """Take the next piece of the stream; return what the client gets of the stream now."""
         if self._passes:
             return self._pass(data)
-        if not self._held and not self._after_cr and data.endswith(b"\n\n") and data.find(_KEY) < 0:
+        if not self._held and not self._after_cr and data.endswith(b"\n\n") and _NO_CHOICES.search(data) is None:
             return data
         pieces: list[bytes] = []
         if self._after_cr and data:
@@ -96,7 +97,7 @@ class UsageFilter:
 
 def is_usage(event: bytes) -> bool:
     """Return whether an event has the tokens of the request and nothing of the response."""
-    if len(event) > EVENT_BYTES or event.find(_KEY) < 0:
+    if len(event) > EVENT_BYTES or event.find(_KEY) < 0 or _NO_CHOICES.search(event) is None:
         return False
     lines = [line[5:] for line in event.splitlines() if line.startswith(b"data:")]
     try:
