@@ -110,9 +110,10 @@ def _at_once(spec: ModelDeploymentSpec) -> ModelDeploymentSpec:
 
 def _split(split: Split, wait: int) -> Check:
     if split.percentage == 100:
-        when = f" after {wait} s (behavior.notReadyForSeconds), and fail until then" if wait else ""
-        state = State.WARNS if wait and split.reason in reasons.READINESS else State.GOOD
-        return Check("split", state, f"All requests go to the remote backend{when}.")
+        if wait and split.reason in reasons.READINESS:
+            when = f"after {wait} s (behavior.notReadyForSeconds), and fail until then"
+            return Check("split", State.WARNS, f"All requests go to the remote backend {when}.")
+        return Check("split", State.GOOD, "All requests go to the remote backend.")
     if split.percentage == 0:
         return Check("split", State.BAD, f"No request goes to the remote backend, so all fail. {split.message}")
     return Check(

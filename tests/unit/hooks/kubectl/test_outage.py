@@ -11,7 +11,10 @@ import pytest
 
 from hooks.api.common import format_time
 from hooks.explain.outage import Check, State
+from hooks.kube.objects import Object
 from hooks.kubectl import outage
+from hooks.kubectl.cluster import Kubectl
+from hooks.kubectl.command import main
 from hooks.kubectl.outage import Drill, callers, denied_callers, first_token, look
 from tests import builders
 from tests.builders import NAMESPACE
@@ -216,3 +219,99 @@ async def test_what_came_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         model = builders.model_deployment(status={"offloading": {"drill": record | other}})
         late = Drill(recorded(**{MODEL: model}), SYSTEM, NAMESPACE, "demo", 20, begun.until)
         assert await late.outcome(pause=0) is None
+
+
+class Commanded(Recorded):
+    """A cluster for commands: an override of the model is recorded as a drill that has passed at once."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.found_at = {MODEL: builders.model_deployment(), **found}
+        """What is recorded, by path."""
+        super().__init__(self.found_at)
+        self.changes: list[Object] = []
+        self.outcome = "Passed"
+
+    async def namespace(self) -> str:
+        """Return the namespace of the model."""
+        return NAMESPACE
+
+    async def patch(self, resource: str, name: str, namespace: str, change: Object) -> None:
+        """Keep a change, and let hooks write what came of it."""
+        assert (resource, name, namespace) == ("modeldeployments.deployment.beamlit.com", "demo", NAMESPACE)
+        self.changes.append(change)
+        until = change["spec"]["offloadingConfig"]["behavior"]["override"]["until"]
+        record = {"until": until, "outcome": self.outcome, "message": "It says why."}
+        model = builders.model_deployment(status={"offloading": {"drill": record}})
+        self.found_at[MODEL] = model
+
+
+@pytest.fixture
+def commanded(monkeypatch: pytest.MonkeyPatch) -> Commanded:
+    """The cluster that commands find."""
+    cluster = Commanded(found_by_commands())
+    monkeypatch.setattr(Kubectl, "found", lambda _flags=(): cluster)
+    return cluster
+
+
+def found_by_commands() -> dict[str, Any]:
+    """Return what is recorded of a gateway that cannot be reached by a forwarded port."""
+    entry = {"namespace": NAMESPACE, "name": "demo", "reason": "Proven", "by": "drill"}
+    return {
+        DEPLOYMENT: builders.workload(),
+        PODS: {"items": [gateway("g1")]},
+        DRILLS: {"gateway": "g1", "drills": [entry]},
+        DECISIONS: {"decisions": []},
+        f"{SYSTEM}/g1:8080": free_port(),
+    }
+
+
+def test_the_command(commanded: Commanded, capsys: pytest.CaptureFixture[str]) -> None:
+    """`drill` prints what would happen as text or JSON, and its status says whether requests would fail."""
+    assert main(["drill", "demo"]) == 0
+    assert "if no local replica were left now, requests would be served" in capsys.readouterr().out
+    assert main(["drill", "demo", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "good"
+    refused = {"namespace": NAMESPACE, "name": "demo", "reason": "TokenRefused", "message": "Correct the secret."}
+    commanded.found_at[DRILLS] = {"gateway": "g1", "drills": [refused]}
+    assert main(["drill", "demo"]) == 1
+    assert " FAILS  remote backend: TokenRefused: Correct the secret." in capsys.readouterr().out
+    assert commanded.changes == []
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("Passed", 0), ("Failed", 1), ("Unproven", 1)])
+def test_the_command_with_requests(
+    commanded: Commanded, capsys: pytest.CaptureFixture[str], outcome: str, code: int
+) -> None:
+    """With `--for` it sets an override of mode Drill, and prints what came of it."""
+    commanded.outcome = outcome
+    assert main(["drill", "demo", "--for", "2m", "--percentage", "30"]) == code
+    override = commanded.changes[0]["spec"]["offloadingConfig"]["behavior"]["override"]
+    assert (override["percentage"], override["mode"]) == (30, "Drill")
+    printed = capsys.readouterr().out
+    assert "30 % of the requests go to the remote backend until " in printed
+    assert printed.endswith(f"team-a/demo: {outcome}. It says why.\n")
+
+
+def test_the_command_with_requests_as_json(commanded: Commanded, capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON has the record, and 20 % are tried where no percentage is given."""
+    assert main(["drill", "demo", "--for", "2m", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["drill"]["outcome"] == "Passed"
+    assert commanded.changes[0]["spec"]["offloadingConfig"]["behavior"]["override"]["percentage"] == 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"offloadingConfig": None}, "cannot be tried: The specification has no offloadingConfig."),
+        ({"offloadingConfig": builders.override(30, until="2099-01-01T00:00:00Z")}, "split demo --clear"),
+        ({"serviceRef": {"name": "x", "namespace": "team-b"}}, "team-a/demo is not accepted: "),
+    ],
+)
+def test_what_cannot_be_tried(
+    commanded: Commanded, capsys: pytest.CaptureFixture[str], spec: dict[str, Any], words: str
+) -> None:
+    """A model without a remote backend, with an override or with a specification that is not accepted is not tried."""
+    commanded.found_at[MODEL] = builders.model_deployment(**spec)
+    assert main(["drill", "demo", "--for", "2m"]) == 1
+    assert words in capsys.readouterr().err
+    assert commanded.changes == []
