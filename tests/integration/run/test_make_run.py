@@ -113,7 +113,10 @@ class Running:
         path = self.state / "manifests/demo.yaml"
         text = path.read_text()
         assert before in text
-        path.write_text(text.replace(before, after))
+        # In one step: a file that is empty for a moment has a message of its own.
+        written = self.state / "edited.yaml"
+        written.write_text(text.replace(before, after))
+        written.replace(path)
 
     def queue(self, value: int) -> None:
         """Set the demo's metric to this value, as an editor does."""
