@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -42,6 +43,8 @@ NAMESPACE_AT_ONCE: Final = 32
 """Drills of one namespace that run at the same time."""
 LEAST_SECONDS: Final = 10.0
 """Shortest interval between two drills at one backend, whatever a route asks for."""
+ROUTES_AT_A_TIME: Final = 64
+"""Changed routes that are followed in one turn of the loop, which takes less than a millisecond."""
 SPREAD_SECONDS: Final = 0.02
 """Seconds between two drills, on average, where many backends are new at the same time."""
 CONNECT_SECONDS: Final = 10.0
@@ -62,6 +65,8 @@ WATCH_PAUSE_SECONDS: Final = 0.2
 """Seconds between two such reads at least, so that many objects put little load on the API server."""
 TOKEN_PAUSE_SECONDS: Final = 4.0
 """Seconds after a failure to get a token until another one is asked for: the caches of tokens pause for no longer."""
+SECRET_PAUSE_SECONDS: Final = 1.5
+"""Seconds after a refused key until its Secret is read again: the cache of Secrets pauses for no longer."""
 _LARGEST_DOUBLING: Final = 20
 _BODY_BYTES: Final = 65536
 """Bytes of a response to a completion that are read."""
@@ -128,7 +133,13 @@ class Drills:
         self._entries: dict[str, dict[str, _Entry]] = {}
         """Remote backends by route and id."""
         self._documents: dict[str, object] = {}
-        """Documents that were looked at, by route."""
+        """Documents that are in force, by route."""
+        self._changed: dict[str, Route] = {}
+        """Routes whose documents have changed and are not followed yet."""
+        self._turn: asyncio.Handle | None = None
+        """Turn of the loop in which some of these are followed."""
+        self._spread = 0.0
+        """Seconds over which the first drills of these are spread."""
         self._watch: asyncio.Task[None] | None = None
         self._fingerprints: dict[Identity, bytes] = {}
         """Fingerprints of what holds credentials."""
@@ -140,23 +151,35 @@ class Drills:
 
         What is known of the others stays.
         """
-        for key in [key for key in self._documents if key not in routes]:
+        for key in self._documents.keys() - routes.keys():
             del self._documents[key]
+            self._changed.pop(key, None)
             for entry in self._entries.pop(key, {}).values():
                 entry.stop()
-        fresh: list[_Entry] = []
         for key, route in routes.items():
             if self._documents.get(key) is not route.document:
                 self._documents[key] = route.document
-                fresh += self._follow(route)
-        for entry in fresh:
-            spread = min(entry.interval, SPREAD_SECONDS * len(fresh))
-            self._schedule(entry, spread * random.random())  # noqa: S311 - spreads drills, keeps no secret
-        if fresh and self._watch is None:
-            self._watch = asyncio.get_running_loop().create_task(self._watch_credentials())
+                self._changed[key] = route
+        self._spread = SPREAD_SECONDS * len(self._changed)
+        if self._turn is None:
+            self._take_changed()
+
+    def _take_changed(self) -> None:
+        """Follow some of the routes that have changed, and the others in later turns of the loop."""
+        self._turn = None
+        loop = asyncio.get_running_loop()
+        for key in list(islice(self._changed, ROUTES_AT_A_TIME)):
+            for entry in self._follow(self._changed.pop(key)):
+                self._schedule(entry, min(entry.interval, self._spread) * random.random())  # noqa: S311 - no secret
+                if self._watch is None:
+                    self._watch = loop.create_task(self._watch_credentials())
+        if self._changed:
+            self._turn = loop.call_soon(self._take_changed)
 
     def close(self) -> None:
         """End all drills."""
+        if self._turn is not None:
+            self._turn.cancel()
         if self._watch is not None:
             self._watch.cancel()
         for entry in self._all():
@@ -481,10 +504,11 @@ def _key_names(backend: Backend) -> frozenset[bytes]:
 
 
 def _pause(entry: _Entry) -> float:
-    """Return the seconds until a new token can be had, after a failure to get one."""
-    if not entry.record.finding.of_token:
+    """Return the seconds until credentials can be had anew, after a drill that may have asked for new ones in vain."""
+    if not entry.record.failing:
         return 0.0
-    return max(0.0, entry.ended + TOKEN_PAUSE_SECONDS - time.perf_counter())
+    pause = TOKEN_PAUSE_SECONDS if entry.record.finding.of_token else SECRET_PAUSE_SECONDS
+    return max(0.0, entry.ended + pause - time.perf_counter())
 
 
 def _models(status: int, body: bytes, entry: _Entry, place: Place) -> Finding | str:

@@ -670,6 +670,39 @@ async def test_a_change_of_the_route_begins_anew_and_a_change_of_weights_does_no
         assert running.metrics.registry.get_sample_value("beamlit_gateway_drill_success", {}) is None
 
 
+async def test_a_refused_key_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in a Secret is tried at once when it has changed, like client credentials."""
+    monkeypatch.setattr(drills, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "WATCH_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "RETRY_SECONDS", NEVER)
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            right = b"authorization: Bearer right" in await side.request()
+            await side.send(reply(LIST) if right else reply(b"no", b"401 Unauthorized"))
+
+    secrets = key_for()
+    async with (
+        serving(script) as server,
+        gateway(asking(MODELS), remote_port=server.port, settings=settings(), secrets=secrets) as running,
+    ):
+        assert (await first(running))["reason"] == "TokenRefused"
+        secrets.objects["default", "key"] = {"key": "Bearer right", "hosts": "remote.test"}
+        await found(running, "Proven")
+
+
+async def test_many_routes_are_followed_in_many_turns_of_the_loop() -> None:
+    """However many routes change at the same time, each backend is tried in the end, and one that goes is not."""
+    many = [document(remote(100), name=f"m{number}") for number in range(3 * drills.ROUTES_AT_A_TIME)]
+    async with serving(silent) as server, gateway(remote_port=server.port, settings=settings(60)) as running:
+        running.load(*many)
+        assert len(list(running.drills.listed())) == drills.ROUTES_AT_A_TIME
+        running.load(*many[10:-10])
+        await until(lambda: len(list(running.drills.listed())) == len(many) - 20)
+        assert {one["name"] for one in running.drills.listed()} == {one.name for one in many[10:-10]}
+        await found(running, "Proven", many[-11].name)
+
+
 async def test_no_route_asks_for_drills_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """However short an interval a route asks for, there is a least one between two drills at a backend."""
     monkeypatch.setattr(drills, "LEAST_SECONDS", NEVER)
