@@ -61,6 +61,13 @@ def _quantile(share: float, metric: str, by: str, matchers: str = OF_MODEL) -> s
     return f"histogram_quantile({share}, {rate})"
 
 
+def _quantiles(metric: str) -> tuple[Query, ...]:
+    """Return queries for the times below which half and 95 % of the requests are, by backend."""
+    return tuple(
+        Query(_quantile(share, metric, "backend"), f"{{{{backend}}}} p{share * 100:.0f}") for share in (0.5, 0.95)
+    )
+
+
 def _share(metric: str, some: str, *, by: str = "") -> str:
     """Return a query for which percentage of a counter is in some of its series."""
     group = f" by ({by})" if by else ""
@@ -217,31 +224,55 @@ ROWS: Final = (
         ),
     ),
     Row(
-        "Times",
+        "Times and tokens",
         (
             Panel(
                 "Time to the first byte",
                 "Seconds from a request to the head of its response: half of the requests are below p50.",
-                tuple(
-                    Query(
-                        _quantile(share, "beamlit_gateway_first_byte_seconds", "backend"),
-                        f"{{{{backend}}}} p{share * 100:.0f}",
-                    )
-                    for share in (0.5, 0.95)
-                ),
+                _quantiles("beamlit_gateway_first_byte_seconds"),
+                unit="s",
+            ),
+            Panel(
+                "Time to the first token",
+                "Seconds from a request to the first event of its event stream.",
+                _quantiles("beamlit_gateway_first_token_seconds"),
+                unit="s",
+            ),
+            Panel(
+                "Time between tokens",
+                "Mean seconds between two events of an event stream.",
+                _quantiles("beamlit_gateway_between_tokens_seconds"),
                 unit="s",
             ),
             Panel(
                 "Time to the end",
-                "Seconds from a request to the end of its response: half of the requests are below p50.",
-                tuple(
-                    Query(
-                        _quantile(share, "beamlit_gateway_request_seconds", "backend"),
-                        f"{{{{backend}}}} p{share * 100:.0f}",
-                    )
-                    for share in (0.5, 0.95)
-                ),
+                "Seconds from a request to the end of its response.",
+                _quantiles("beamlit_gateway_request_seconds"),
                 unit="s",
+            ),
+            Panel(
+                "The gateway's own time",
+                "Seconds from a request to the start of its first attempt, without the wait in the queue.",
+                _quantiles("beamlit_gateway_overhead_seconds"),
+                unit="s",
+            ),
+            Panel(
+                "Tokens",
+                "Tokens a second that responses name: input for those of prompts, output for those of completions.",
+                (Query(_rate("beamlit_gateway_tokens_total", "backend, direction"), "{{backend}} {{direction}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Estimated cost of an hour, by model",
+                "What the remote backend costs in an hour at the present rate, by its prices and in their currency.",
+                (
+                    Query(
+                        f"3600 * {_rate('beamlit_gateway_estimated_cost_total', 'namespace, model')}",
+                        "{{namespace}}/{{model}}",
+                    ),
+                ),
+                unit="none",
+                stacked=True,
             ),
         ),
     ),

@@ -69,6 +69,7 @@ CONTEXTS: Final[Mapping[str, tuple[str, ...]]] = {
         path: (f"--set={'.'.join(path.split('.')[:2])}.enabled=true",)
         for path in SETTINGS
         if path.startswith(("monitoring.dashboard.", "monitoring.prometheusRule.", "monitoring.serviceMonitor."))
+        and not path.endswith(".enabled")
     },
     "monitoring.podMonitor.interval": ("--set=monitoring.podMonitor.enabled=true",),
     "monitoring.podMonitor.labels": ("--set=monitoring.podMonitor.enabled=true",),

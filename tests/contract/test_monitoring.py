@@ -96,7 +96,7 @@ def test_the_dashboard() -> None:
 def test_the_rows_of_the_page() -> None:
     """The page about monitoring has the rows of the dashboard, in its order."""
     table = PAGE.split("| row | shows |")[1].split("\n\n")[0]
-    assert re.findall(r"^\| ([A-Z]\w+) \|", table, re.MULTILINE) == [row.title for row in ROWS]
+    assert re.findall(r"^\| ([A-Z][\w ]+) \|", table, re.MULTILINE) == [row.title for row in ROWS]
 
 
 # What promtool says
@@ -156,6 +156,11 @@ def weight(backend: str) -> str:
 def drill(instance: str) -> str:
     """Return the series of the drills of one gateway at the remote backend of the model `default/demo`."""
     return one_series("beamlit_gateway_drill_success", **MODEL, backend="remote", instance=instance)
+
+
+def cost(instance: str) -> str:
+    """Return the series of the costs of the model `default/demo` at one gateway."""
+    return one_series("beamlit_gateway_estimated_cost_total", **MODEL, backend="remote", instance=instance)
 
 
 def refused(cause: str) -> str:
@@ -299,6 +304,15 @@ CASES: Final = (
     ),
     Case("BeamlitCredentialsRefused", "it is over", {refused("credentials_refused"): "0+2x5 10x30"}, "30m", None),
     Case("BeamlitCredentialsRefused", "the backend is away", {refused("connect_failed"): "0+9x20"}, "15m", None),
+    Case(
+        "BeamlitSpendHigh",
+        "an hour costs 120 at two gateways together",
+        {cost("a"): "0+1x100", cost("b"): "0+1x100"},
+        "80m",
+        MODEL,
+        "have cost 120 in the last hour",
+    ),
+    Case("BeamlitSpendHigh", "an hour costs 60", {cost("a"): "0+1x100"}, "80m", None),
     Case(
         "BeamlitTableStale",
         "nothing is heard of routes any more",

@@ -166,6 +166,11 @@
             "severity": "warning",
             "for": "15m"
           },
+          "spendHigh": {
+            "severity": "warning",
+            "amount": 100,
+            "for": "5m"
+          },
           "tableStale": {
             "severity": "warning",
             "seconds": 300,
@@ -372,6 +377,7 @@
     "monitoring.prometheusRule.alerts.remoteFails",
     "monitoring.prometheusRule.alerts.requestsFail",
     "monitoring.prometheusRule.alerts.routeRefused",
+    "monitoring.prometheusRule.alerts.spendHigh",
     "monitoring.prometheusRule.alerts.tableStale",
     "monitoring.serviceMonitor",
     "userRoles"

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -53,10 +54,12 @@ ALWAYS: Final = {
     "certificateEndsSoon": {"days": 1_000_000},
     "nothingServes": {"percentage": 1},
     "requestsFail": {"percentage": 1},
+    "spendHigh": {"amount": 1},
     "tableStale": {"seconds": -1},
     "hooksFail": {"percentage": 1},
 }
 """Thresholds that a short test reaches."""
+USAGE: Final = {"prompt_tokens": 5, "completion_tokens": 3}
 RESENT_BYTES: Final = 64
 """Bytes of the largest body that is sent again."""
 
@@ -67,22 +70,39 @@ class _Everything(QuietHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:  # noqa: N802 - a name of the base class
-        """Respond with the status in the path; without one with a token, which another path refuses."""
+        """Respond with the status in the path, or with 200; with an event stream, or with what is a token as well."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
+        if "/stream" in self.path:
+            self._stream()
+            return
         found = re.search(r"/status/(\d+)", self.path)
-        body = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 3600}'
+        token = {"access_token": "t", "token_type": "Bearer", "expires_in": 3600}
+        body = json.dumps(token | {"usage": USAGE}).encode()
         self.send_response(int(found[1]) if found else 200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        events: tuple[dict[str, object], ...] = ({"choices": []}, {"choices": []}, {"choices": [], "usage": USAGE})
+        for event in events:
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            time.sleep(0.1)  # so that even a busy gateway reads them one by one
+        self.wfile.write(b"data: [DONE]\n\n")
+
 
 def routes(port: int) -> Iterator[RouteDocument]:
     """Yield routes: one that is split, two to a server that is away, and one whose remote backend refuses."""
     every = (Use.WEIGHTED, Use.FAILOVER, Use.OVERFLOW)
     local = Backend(id="local", service="demo-local", port=80, weight=50, in_flight=8, first_token_target=5)
-    remote = Backend(id="remote", host="127.0.0.1", port=port, weight=50, path_prefix="/status/200", use=every)
+    remote = Backend(
+        id="remote", host="127.0.0.1", port=port, weight=50, path_prefix="/status/200", use=every, price=1e6
+    )
     closed = Breaker(consecutive_failures=1000, minimum=1000)
     yield RouteDocument(name="demo", backends=(local, remote), retry=Retry(body_bytes=RESENT_BYTES), breaker=closed)
     for name, tls in (("away", Tls()), ("quiet", Tls(ca_bundle=AUTHORITY))):
@@ -120,10 +140,11 @@ def objects(port: int) -> Iterator[dict[str, Any]]:
 
 
 def post(url: str, body: bytes = b"{}", *, key: str | None = API_KEY) -> int:
-    """Return the status of the response to a POST."""
+    """Return the status of the response to a POST, when it is complete."""
     fields = {"content-type": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, fields), timeout=SECONDS) as response:
+            response.read()
             return int(response.status)
     except urllib.error.HTTPError as exc:
         return exc.code
@@ -145,6 +166,8 @@ class World:
             assert post(f"{gateway}/default/demo/v1/x") == 200
         for _ in range(4):
             assert post(f"{gateway}/default/demo/status/503") == 200, "the remote backend takes it"
+        for _ in range(2):
+            assert post(f"{gateway}/default/demo/stream") == 200
         sent = {post(f"{gateway}/default/demo/status/503", b" " * 2 * RESENT_BYTES) for _ in range(4)}
         assert sent == {200, 503}, "a large body is sent once only"
         assert post(f"{gateway}/default/away/v1/x") == 502
@@ -225,12 +248,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in ("admin", "operations"):
             poll(lambda name=name: status(f"http://{address[name]}/readyz") == 200, f"{name} is ready")  # type: ignore[misc]
         world = World(prometheus, gateway, ports["traffic"], ports["hooks"])
-        # Rates are of what comes after the first scrape of a series.
+        # Rates are of what comes after the first scrape of a series. These are the last of the traffic to change.
+        last = ("beamlit_gateway_refused_requests_total", 'beamlit_hooks_requests_total{code="400"}')
         world.traffic(2)
-        scraped = ("beamlit_gateway_token_requests_total", 'beamlit_hooks_requests_total{code="400"}')
-        poll(lambda: all(world.values(one) for one in scraped), "the first round is scraped")
+        poll(lambda: all(world.values(one) for one in last), "the first round is scraped")
         world.traffic(3)
-        poll(lambda: world.values('increase(beamlit_hooks_requests_total{code="400"}[5m])') > [0.0], "the second is")
+        poll(lambda: all(world.values(f"increase({one}[5m]) > 0") for one in last), "the second is")
         yield world
 
 
