@@ -22,6 +22,7 @@ import structlog
 from gateway import errors
 from gateway.api.v1alpha1 import Backend
 from gateway.api.vocabulary import DrillRequest
+from gateway.backends import failover
 from gateway.backends.runtime import BackendRuntime
 from gateway.credentials.cache import Credentials, Identity
 from gateway.destination import Destination, find_destination
@@ -29,13 +30,14 @@ from gateway.drill import findings
 from gateway.drill.findings import Finding, Place, Reason
 from gateway.drill.record import UNTRIED, DrillRecord
 from gateway.http import forwarding
-from gateway.http.exchange import RequestHead
+from gateway.http.exchange import RequestHead, ResponseHead, field
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route
 from gateway.settings import Settings
 from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Timeouts
 from gateway.upstream.response import UpstreamResponse
+from program import retry_after
 
 AT_ONCE: Final = 4
 """Drills of one route that run at the same time."""
@@ -85,8 +87,8 @@ log = structlog.get_logger(__name__)
 class _Entry:
     """One remote backend of a route, and when it is tried."""
 
-    __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "record", "renews", "request", "route",
-                 "since", "task", "tells")  # fmt: skip
+    __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "pause_until", "record", "renews",
+                 "request", "route", "since", "task", "tells")  # fmt: skip
 
     def __init__(
         self, route: Route, backend: Backend, identity: object, interval: float, request: DrillRequest
@@ -105,6 +107,8 @@ class _Entry:
         """Number of drills so far."""
         self.tells = False
         """Whether the drill that runs, or ran last, shows whether the credentials are accepted, or has new ones."""
+        self.pause_until = float("-inf")
+        """Time until which a response to a drill has asked for a pause."""
         self.ended = float("-inf")
         """Time at which the last drill ended."""
         self.renews = False
@@ -268,6 +272,7 @@ class Drills:
         if entry.since < at and now < at + entry.interval and not entry.record.failing and not entry.renews:
             self._schedule(entry, at + entry.interval - now)
             return
+        cool_until = max(cool_until, entry.pause_until)
         if now < cool_until:
             if entry.record.reason is Reason.NOT_TRIED:
                 entry.record.finding = _COOLS_DOWN
@@ -456,6 +461,7 @@ class Drills:
             limit = findings.LIST_BYTES if request is DrillRequest.MODELS else _BODY_BYTES
             content = await response.read(limit)
             status = response.head.status
+            entry.pause_until = time.perf_counter() + self._pause_in(response.head)
             if status in (401, 402, 403):
                 if credentials:
                     return findings.of_refusal(status, place)
@@ -478,6 +484,14 @@ class Drills:
             also=also,
         )
 
+    def _pause_in(self, head: ResponseHead) -> float:
+        """Return the seconds for which a response asks to send nothing, as far as the settings allow; 0 for none."""
+        if head.status not in failover.PAUSE_STATUSES:
+            return 0.0
+        value, milliseconds = field(head.fields, b"retry-after"), field(head.fields, b"retry-after-ms")
+        asked = retry_after.asked(value, milliseconds, time.time()) or 0.0
+        return min(asked, self._settings.gateway.retry.cool_down_seconds)
+
     async def _extra(self, entry: _Entry, *, renews: bool, refused: bytes = b"") -> dict[bytes, bytes]:
         """Return the fields with credentials, read and got anew where they have changed or were refused.
 
@@ -494,7 +508,7 @@ class Drills:
 def _place(entry: _Entry, destination: Destination) -> Place:
     """Return the remote backend in the words of a sentence."""
     origin = destination.origin
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    host = f"[{origin.host}]" if ":" in origin.host and not origin.host.startswith("[") else origin.host
     return Place(f"{host}:{origin.port}", entry.backend.default)
 
 

@@ -106,3 +106,24 @@ def test_the_memory_budget_fits_the_memory_limit(
     text = kind(template(chart, *given), "ConfigMap", "-config")["data"]["config.yaml"]
     (tmp_path / "config.yaml").write_text(text)
     assert GatewaySettings.load(tmp_path / "config.yaml", environment={}).gateway.limits.memory_bytes == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("gateway.replicas=3",), 3),
+        (("gateway.replicas=0",), 1),
+        (("gateway.autoscaling.enabled=true", "gateway.autoscaling.maxReplicas=7"), 7),
+        (("config.gateway.drill.replicas=5", "config.gateway.drill.intervalSeconds=60"), 5),
+    ],
+)
+def test_gateways_share_completions_by_their_number(
+    chart: Path, words: tuple[str, ...], expected: int, tmp_path: Path
+) -> None:
+    """Drills know how many gateways there are, or may be, unless a value says otherwise."""
+    given = [part for word in words for part in ("--set", word)]
+    text = kind(template(chart, *given), "ConfigMap", "-config")["data"]["config.yaml"]
+    (tmp_path / "config.yaml").write_text(text)
+    drill = GatewaySettings.load(tmp_path / "config.yaml", environment={}).gateway.drill
+    assert drill.replicas == expected
+    assert drill.interval_seconds == (60 if "config.gateway.drill.intervalSeconds=60" in words else 300)

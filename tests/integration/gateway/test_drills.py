@@ -691,6 +691,27 @@ async def test_a_refused_key_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -
         await found(running, "Proven")
 
 
+async def test_a_drill_keeps_the_pause_that_its_response_asks_for() -> None:
+    """A response to a drill that asks for a pause gets it, and requests are not held back by it."""
+    busy = reply(b"{}", b"429 Too Many Requests", b"retry-after: 60")
+    async with (
+        serving(responding(busy, reply(b"{}"))) as server,
+        serving(silent) as other,
+        gateway(
+            document(remote(100, model="big-1"), drill=Drill(request=COMPLETION)),
+            document(Backend(id="remote", host="127.0.0.1", port=other.port, weight=100), name="other"),
+            remote_port=server.port,
+            settings=settings(0.02),
+        ) as running,
+    ):
+        assert (await first(running))["reason"] == "Forbidden"
+        labels = {"namespace": "default", "model": "other", "backend": "remote", "reason": "Proven"}
+        before = running.count("beamlit_gateway_drills_total", **labels)
+        await until(lambda: running.count("beamlit_gateway_drills_total", **labels) >= before + 9)
+        assert result(running)["consecutiveFailures"] == 1
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+
+
 async def test_many_routes_are_followed_in_many_turns_of_the_loop() -> None:
     """However many routes change at the same time, each backend is tried in the end, and one that goes is not."""
     many = [document(remote(100), name=f"m{number}") for number in range(3 * drills.ROUTES_AT_A_TIME)]
