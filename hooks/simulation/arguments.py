@@ -206,10 +206,16 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="time to first token of the remote backend (default: 500ms)",
     )
     remote.add_argument(
-        "--price", type=_price, metavar="P", help="price of a million tokens at the remote backend (default: 0)"
+        "--price",
+        type=_price,
+        metavar="P",
+        help="price of a million tokens at the remote backend (default: that of the backend, or 0)",
     )
     remote.add_argument(
-        "--prompt-price", type=_price, metavar="P", help="price of a million tokens of prompts (default: --price)"
+        "--prompt-price",
+        type=_price,
+        metavar="P",
+        help="price of a million tokens of prompts (default: --price, or that of the backend)",
     )
     remote.add_argument(
         "--replica-price", type=_price, default=0.0, metavar="P", help="price of a replica for an hour (default: 0)"

@@ -30,7 +30,7 @@ from hooks.simulate.document import as_document
 from hooks.simulate.generators import generate
 from hooks.simulate.limits import Limits
 from hooks.simulate.observables import UnknownMetric
-from hooks.simulate.outcome import Prices
+from hooks.simulate.outcome import FREE, Prices
 from hooks.simulate.page import NoPlottingLibrary, as_page, check_library
 from hooks.simulate.request_plant import Engine
 from hooks.simulate.requests import Request, TooMany
@@ -66,7 +66,7 @@ def run(
         if simulated is None:
             return 1
         found, related = simulated
-        setting = _setting(given, settings, now, related)
+        setting = _setting(given, settings, now, related, _prices(given, settings, found[0].parent))
         results = _results(_prepared(found, setting, given.seed), setting, problems)
     except (NoPlottingLibrary, UnreadableFile, UnknownMetric, Unusable) as exc:
         streams.complain(f"hooks: {exc}")
@@ -76,7 +76,7 @@ def run(
         return 1
     exceeded = Limits(given.max_changes, given.max_remote_share, given.max_ttft).problems(results)
     try:
-        _print(given, results, exceeded, streams)
+        _print(given, results, exceeded, streams, costs=setting.prices != FREE)
     except Unusable as exc:
         streams.complain(f"hooks: {exc}")
         return 2
@@ -115,7 +115,24 @@ def _cases(given: argparse.Namespace, streams: Streams) -> tuple[list[Case], tup
     return cases(parent, variants), tuple(others)
 
 
-def _setting(given: argparse.Namespace, settings: Settings, now: datetime, related: tuple[Object, ...]) -> Setting:
+def _prices(given: argparse.Namespace, settings: Settings, parent: Object) -> Prices:
+    """Return the prices that are given, or else those of the remote backend in the manifest or the configuration."""
+    backend = (parent["spec"].get("offloadingConfig") or {}).get("remoteBackend")
+    if backend is None:
+        default = settings.default_remote_backend
+        price, prompt_price = default.price, default.prompt_price or None
+    else:
+        price, prompt_price = backend.get("price") or 0.0, backend.get("promptPrice")
+    if given.price is not None:
+        price, prompt_price = given.price, None
+    if given.prompt_price is not None:
+        prompt_price = given.prompt_price
+    return Prices(price if prompt_price is None else prompt_price, price, given.replica_price)
+
+
+def _setting(
+    given: argparse.Namespace, settings: Settings, now: datetime, related: tuple[Object, ...], prices: Prices
+) -> Setting:
     """Return everything around the ModelDeployment.
 
     Raises:
@@ -124,7 +141,6 @@ def _setting(given: argparse.Namespace, settings: Settings, now: datetime, relat
     if given.max_replicas is not None and given.max_replicas < given.replicas:
         raise Unusable(f"--max-replicas must be {given.replicas} or more, as there are so many --replicas.")
     requests, seconds = _requests(given)
-    price = given.price or 0.0
     return Setting(
         requests=requests,
         seconds=seconds,
@@ -148,7 +164,7 @@ def _setting(given: argparse.Namespace, settings: Settings, now: datetime, relat
         delay=given.metric_delay,
         noise=given.metric_noise,
         remote_first_token=given.remote_ttft,
-        prices=Prices(price if given.prompt_price is None else given.prompt_price, price, given.replica_price),
+        prices=prices,
         related=related,
         observed=tuple(given.metric),
         from_pods=settings.metric_informer.type == "pods",
@@ -255,14 +271,15 @@ def _progress(parts: int, stream: TextIO) -> Iterator[Callable[[float], None]]:
         stream.flush()
 
 
-def _print(given: argparse.Namespace, results: Sequence[Result], exceeded: Sequence[str], streams: Streams) -> None:
+def _print(
+    given: argparse.Namespace, results: Sequence[Result], exceeded: Sequence[str], streams: Streams, *, costs: bool
+) -> None:
     """Print the results, name the limits that are exceeded, and write the page.
 
     Raises:
         Unusable: the page cannot be written.
     """
     title = f"{name_of(results[0].case.parent)}, {_load_in_words(given)}"
-    costs = any((given.price, given.prompt_price, given.replica_price))
     if given.output == "json":
         document = orjson.dumps(as_document(title, results, exceeded), option=orjson.OPT_INDENT_2)
         streams.output.write(f"{document.decode()}\n")

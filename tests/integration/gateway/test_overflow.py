@@ -164,6 +164,9 @@ async def test_a_queue_is_first_come_first_served() -> None:
         assert "attempts" not in logged["/default/demo/2"]
         assert logged["/default/demo/3"]["queued_seconds"] > 0
         assert "queued_seconds" not in logged["/default/demo/0"]
+        assert running.count("beamlit_gateway_queue_seconds_count", **LABELS) == 3
+        assert running.count("beamlit_gateway_overhead_seconds_count", **LABELS) == 3
+        assert running.count("beamlit_gateway_request_attempts_sum", **LABELS) == 3
         await until(lambda: running.count("beamlit_gateway_backend_in_flight_requests", **LABELS) == 0)
 
 

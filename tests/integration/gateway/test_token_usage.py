@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from gateway.api.v1alpha1 import Backend
+from gateway.api.v1alpha1 import Backend, KeepAlive
 from gateway.api.vocabulary import StreamUsage
 from gateway.http.token_usage import END_BYTES
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
@@ -296,6 +296,28 @@ async def test_a_body_that_arrives_slowly_in_chunks() -> None:
             await asyncio.sleep(0.001)
         await client.send(b"0\r\n\r\n")
         assert (await client.response(b"POST")).body == WITHOUT
+        assert b"include_usage" in near.sides[0].received
+
+
+async def test_usage_is_taken_out_of_a_stream_whose_client_has_waited() -> None:
+    """A client that got comments before any head sees the rest of the stream without the event, too."""
+    go = asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        await go.wait()
+        await side.send(STREAM_HEAD + chunk(b"".join(CHAT)) + b"0\r\n\r\n")
+
+    route = document(local(), remote(), keep_alive=KeepAlive(after=0.05, before_head=True))
+    async with serving(script) as near, gateway(route, local_port=near.port, settings=ALWAYS) as running:
+        response = asyncio.create_task(running.post(TARGET, BODY))
+        await until(lambda: running.count("beamlit_gateway_keep_alives_total", **LABELS) > 0)
+        go.set()
+        body = (await response).body
+        assert body.startswith(b":")
+        assert body.endswith(WITHOUT)
+        found = await line(running)
+        assert (found["prompt_tokens"], found["completion_tokens"]) == (7, 2)
         assert b"include_usage" in near.sides[0].received
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hooks.__main__ import parser
 from hooks.settings import Settings
+from hooks.simulate.outcome import Prices
 from hooks.simulation import command
 from hooks.simulation.arguments import EXAMPLE
 from hooks.simulation.command import run
@@ -168,6 +170,25 @@ def test_an_autoscaler_keeps_the_replicas() -> None:
     status, output, _ = simulated(*words, "--max-replicas", "4", "--replica-price", "3", "-o", "json")
     assert status == 0
     assert [one["cost"]["all"] for one in json.loads(output)["results"]] == [3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("backend", "words", "prices"),
+    [
+        ("{host: a.example, price: 8, promptPrice: 2}", (), (2, 8)),
+        ("{host: a.example, price: 8}", (), (8, 8)),
+        ("{host: a.example, promptPrice: 0}", ("--price", "3"), (3, 3)),
+        ("{host: a.example, price: 8, promptPrice: 2}", ("--prompt-price", "1"), (1, 8)),
+        ("{host: a.example}", (), (0, 0)),
+        ("null", (), (5, 4)),
+    ],
+)
+def test_prices_are_those_of_the_remote_backend(backend: str, words: tuple[str, ...], prices: tuple[int, int]) -> None:
+    """Without other prices those of the manifest's remote backend count, or of the default one where it names none."""
+    given = parser().parse_args(["simulate", MANIFEST, *LOAD, *words])
+    settings = Settings.model_validate({"defaultRemoteBackend": {"price": 4, "promptPrice": 5}})
+    parent = {"spec": {"offloadingConfig": {"remoteBackend": yaml.safe_load(backend)}}}
+    assert command._prices(given, settings, parent) == Prices(*map(float, prices))
 
 
 def test_one_of_several_models() -> None:
