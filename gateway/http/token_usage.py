@@ -10,9 +10,9 @@ import orjson
 
 from gateway.http.exchange import RequestHead, ResponseHead, field
 
-END_BYTES: Final = 4096
+END_BYTES: Final = 2048
 """Bytes of the end of a response, and of its beginning, in which its usage may stand."""
-USAGE_BYTES: Final = 2048
+USAGE_BYTES: Final = 1024
 """Bytes of the largest usage that is read."""
 MOST_TOKENS: Final = 10**9
 """Largest number of tokens that a response is believed to have."""
