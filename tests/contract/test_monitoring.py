@@ -1,8 +1,10 @@
 """The dashboard and the alerts of the chart: what they name exists, and each alert fires when it should."""
 
+import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections import Counter
@@ -14,9 +16,10 @@ from typing import Final
 import pytest
 import yaml
 
+from hooks.kubectl.command import parser
 from tests.alert_rules import ALERTS, VALUES, groups, rules, section
 from tests.deadlines import SECONDS
-from tools.chart_reference import CHART
+from tools.chart_reference import CHART, is_value
 from tools.dashboard import ROWS
 from tools.metrics_reference import gateway_registry, hooks_registry
 from tools.repository import ROOT
@@ -59,6 +62,29 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     repository = "https://github.com/beamlit/beamlit-controller/blob/main"
     leads = {one["annotations"]["runbook_url"].removeprefix(f"{repository}/") for one in rules()}
     assert leads == {path.relative_to(ROOT).as_posix() for path in RUNBOOKS}
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_what_a_runbook_names_exists(path: Path) -> None:
+    """Codes, reasons and log events of a runbook are in the programs, its values in the chart, and the commands of the
+    plugin are taken by it."""
+    text = path.read_text(encoding="utf-8")
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    words = {one for one in inline if re.fullmatch(r"[a-z]+(_[a-z]+)+|([A-Z][a-z]+){2,}", one)}
+    assert {one for one in words if f'"{one}"' not in _sources()} == set()
+    values = {
+        one for one in inline if one.startswith(("config.", "gateway.", "hooks.", "monitoring.")) and "/" not in one
+    }
+    assert {one for one in values if not is_value(one)} == set()
+    for command in re.findall(r"kubectl beamlit ([^|`#\n]*demo[^|`#\n]*)", text):
+        parser().parse_args(shlex.split(command))
+
+
+@functools.cache
+def _sources() -> str:
+    """Return the source of the programs."""
+    folders = ("gateway", "hooks", "program")
+    return "".join(path.read_text(encoding="utf-8") for one in folders for path in (ROOT / one).rglob("*.py"))
 
 
 def test_the_table_of_alerts() -> None:
