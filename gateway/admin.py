@@ -179,14 +179,15 @@ def _route(
 ) -> dict[str, Any]:
     good = document.good
     key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
+    in_force, error = _standing(store, document)
     return {
         "namespace": document.config_map.namespace,
         "configMap": document.config_map.name,
         "origin": document.config_map.origin,
-        "error": document.error,
+        "error": error,
         "unknownFields": document.unknown_fields,
         "since": _timestamp(document.applied_at),
-        "inForce": good is not None and key in store.table.routes,
+        "inForce": in_force,
         "name": good.name if good else None,
         "hash": good.hash if good else None,
         "reason": good.split.reason if good else None,
@@ -202,6 +203,25 @@ def _route(
             for backend in (good.backends if good else ())
         ],
     }
+
+
+def _standing(store: RouteStore, document: DocumentState) -> tuple[bool, str | None]:
+    """Return whether a route is made of a document, and why not; or why the version last read is not in force."""
+    good = document.good
+    if good is None:
+        return False, document.error
+    namespace = document.config_map.namespace
+    route = store.table.routes.get(f"{namespace}/{good.name}")
+    if route is not None and route.document is good:
+        return True, document.error
+    if document.error is not None:
+        return False, document.error
+    if route is None:
+        return False, f"this gateway does not serve the namespace {namespace}"
+    return False, (
+        f"ConfigMap {namespace}/{route.config_map} has a document of the name {good.name}, too, and comes first: it is"
+        " older, or of the same age and before this one in the alphabet"
+    )
 
 
 def _drill(drills: DrillResults | None, key: str, backend: str) -> dict[str, Any]:

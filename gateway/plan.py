@@ -229,7 +229,7 @@ class RoutePlan:
         if not is_confined and (document.local_only is not None or settings.gateway.access.rules_file is not None):
             if document.local_only is not None:
                 self.local_only = LocalOnlyRule(document.local_only)
-            inside = Route(route.namespace, confined(document), route.created)
+            inside = Route(route.namespace, confined(document), route.created, route.config_map)
             self.confined = RoutePlan(inside, settings, metrics, runtime, cors, is_confined=True, endpoints=endpoints)
 
     def _expose(self, one: BackendPlan) -> None:

@@ -152,10 +152,6 @@ def _gather_routes(
     for _, document in sorted(gateway.store.documents.items()):
         yield
         described, good = gateway.describe(document), document.good
-        if described["inForce"] and good is not None:
-            route = gateway.store.table.routes[f"{document.config_map.namespace}/{good.name}"]
-            if route.document is not good:  # another ConfigMap has the name
-                described = {**described, "inForce": False}
         row = route_row(described, good, traffic, age=max(0.0, now - document.applied_at))
         runtime = gateway.store.find_runtime(row.key)
         state.in_flight += 0 if runtime is None else runtime.in_flight

@@ -260,11 +260,10 @@ def _notes(state: Mapping[str, Any], backends: Sequence[BackendRow], counts: Rou
 
     if state["error"] is not None and state["inForce"]:
         add(Level.WARN, f"The newest route document is refused, the last good one stays in force: {state['error']}.")
-    elif state["error"] is not None:
+    elif state["name"] is None:
         add(Level.BAD, f"The route document is refused, and requests get 404: {state['error']}.")
     elif not state["inForce"]:
-        add(Level.BAD, "The route document is not in force: another ConfigMap has its name, or this gateway does not"
-                       " serve its namespace.")  # fmt: skip
+        add(Level.BAD, f"The route document is not in force: {state['error']}.")
     sound = any(one.level is not Level.BAD and one.takes_over for one in backends)
     if state["inForce"] and not any(one.weight for one in backends):
         add(Level.BAD, "The split gives no backend any requests, so they get 503.")

@@ -56,6 +56,8 @@ class Route:
     namespace: str
     document: RouteDocument
     created: str = ""
+    config_map: str = ""
+    """Name of the ConfigMap that the document came from."""
     key: str = field(init=False, compare=False)
     """`namespace/name`, the key of the route's runtime state."""
 
@@ -75,9 +77,9 @@ class NameConflict:
     claim: str
     """Kind of the name and, for hosts and routes, the name, for instance `host demo.default`."""
     winner: str
-    """Key of the route that has the name."""
+    """Key of the route that has the name; of two with one key, the ConfigMap, as `ConfigMap namespace/name`."""
     loser: str
-    """Key of the route that does not get it."""
+    """Key of the route that does not get it, or its ConfigMap as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class RoutingTable:
         index = _Index()
         for entry in served:
             yield
-            route = Route(entry.namespace, entry.document, entry.created)
+            route = Route(entry.namespace, entry.document, entry.created, entry.config_map)
             if not index.claim(index.routes, route.key, f"name {route.key}", route):
                 continue
             # A name with a dot is none of a Service, and could spell the host of another namespace.
@@ -270,8 +272,11 @@ class _Index:
         owner = index.setdefault(name, route)
         if owner is route:
             return True
-        if owner.key != route.key or index is self.routes:
+        if owner.key != route.key:
             self.conflicts.append(NameConflict(claim, owner.key, route.key))
+        elif index is self.routes:
+            winner, loser = (f"ConfigMap {one.namespace}/{one.config_map}" for one in (owner, route))
+            self.conflicts.append(NameConflict(claim, winner, loser))
         return False
 
 

@@ -171,13 +171,32 @@ async def test_k_05_two_documents_for_one_model(store: RouteStore) -> None:
     """Of two documents for one model one makes a route, and the conflict is listed."""
     store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
     assert len(store.table.routes) == 1
-    assert store.table.conflicts
+    page = orjson.loads(b"".join(admin.routes_page(store)))
+    winner, loser = page["routes"]
+    assert (winner["configMap"], winner["inForce"], winner["error"]) == ("a", True, None)
+    assert (loser["configMap"], loser["inForce"]) == ("b", False)
+    assert loser["error"].startswith("ConfigMap default/a has a document of the name demo, too, and comes first")
+    assert page["conflicts"] == [
+        {"claim": "name default/demo", "winner": "ConfigMap default/a", "loser": "ConfigMap default/b"}
+    ]
+
+
+async def test_the_error_of_a_document_that_makes_no_route_is_that_of_its_newest_version(store: RouteStore) -> None:
+    """A document that has lost its name, and whose newest version is refused, shows why that version is refused."""
+    store.apply(snapshot(("default", "a", text()), ("default", "b", text())))
+    store.apply(snapshot(("default", "a", text()), ("default", "b", "{")))
+    await until(lambda: store.generation == 2)
+    winner, loser = orjson.loads(b"".join(admin.routes_page(store)))["routes"]
+    assert (winner["inForce"], loser["inForce"]) == (True, False)
+    assert "is not JSON" in loser["error"]
 
 
 async def test_another_namespace_is_not_served(store: RouteStore) -> None:
-    """Documents of a namespace that is not in the settings make no routes."""
+    """Documents of a namespace that is not in the settings make no routes, which their state says."""
     store.apply(snapshot(("team-b", "a", text())))
     assert store.table.routes == {}
+    (state,) = orjson.loads(b"".join(admin.routes_page(store)))["routes"]
+    assert (state["inForce"], state["error"]) == (False, "this gateway does not serve the namespace team-b")
 
 
 async def test_state_of_a_route_outlives_its_documents(store: RouteStore) -> None:

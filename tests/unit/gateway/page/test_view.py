@@ -101,7 +101,7 @@ def test_a_document_that_is_refused() -> None:
     assert (one.key, one.level, one.is_known, one.since) == ("a/x", Level.BAD, False, "")
     assert "requests get 404: weight is wrong." in texts(one)
     assert row(error="weight is wrong").level is Level.WARN
-    assert "this gateway does not serve its namespace" in texts(row(inForce=False))
+    assert "not in force: another has its name." in texts(row(inForce=False, error="another has its name"))
 
 
 def test_failures_and_diversions() -> None:
