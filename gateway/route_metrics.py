@@ -4,7 +4,8 @@ They are there as long as the route is, also before its first request: `rate()` 
 request lacks that one, and a workload without replicas would not be woken by it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from prometheus_client import Metric
@@ -35,9 +36,7 @@ class RouteMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families as they are now, each in parts: there may be thousands of routes."""
-        states = list(self.states())
-        parts = [states[start : start + PART_ROUTES] for start in range(0, max(1, len(states)), PART_ROUTES)]
-        for part in parts:
+        for part in self._parts():
             arrived = CounterMetricFamily(
                 "beamlit_gateway_arrived_requests",
                 "Requests that have arrived for a route, counted as they arrive and whatever becomes of them; none of"
@@ -47,7 +46,7 @@ class RouteMetrics(Collector):
             for one in part:
                 arrived.add_metric((one.namespace, one.name), one.arrived)
             yield arrived
-        for part in parts:
+        for part in self._parts():
             weight = GaugeMetricFamily(
                 "beamlit_gateway_backend_weight",
                 "Percentage of a route's requests that the split in force sends to a backend",
@@ -57,3 +56,11 @@ class RouteMetrics(Collector):
                 for backend, percentage in one.weights:
                     weight.add_metric((one.namespace, one.name, backend), percentage)
             yield weight
+
+    def _parts(self) -> Iterator[Sequence[RouteState]]:
+        """Yield the states of some routes at a time, and once none where there are none."""
+        states = iter(self.states())
+        part = list(islice(states, PART_ROUTES))
+        yield part
+        while part := list(islice(states, PART_ROUTES)):
+            yield part

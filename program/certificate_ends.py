@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ MOST: Final = 1024
 """Largest number of certificates that are remembered; the one that was not seen for longest is forgotten first."""
 SEEN_SECONDS: Final = 86400.0
 """Seconds for which a certificate is told of after it was last used: its owner may have renewed it since."""
+PART: Final = 16
+"""Certificates that are given to a page of metrics together."""
 FILE_BYTES: Final = 1 << 20
 """Bytes of the largest file of certificates that is read."""
 
@@ -53,15 +56,22 @@ class CertificateEnds(Collector):
         self._seen[key] = content, self._clock()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metric as it is now."""
+        """Yield the metric as it is now, in parts: there may be thousands of authorities."""
+        known = self._ends()
+        part = list(islice(known, PART))
+        yield self._family(part)
+        while part := list(islice(known, PART)):
+            yield self._family(part)
+
+    def _family(self, part: Iterable[tuple[str, str, float]]) -> Metric:
         ends = GaugeMetricFamily(
             self._name,
             "Time at which a certificate ends: of the listener, of a server, of a client at a server, of an authority",
             labels=("certificate", "name"),
         )
-        for certificate, name, end in self._ends():
+        for certificate, name, end in part:
             ends.add_metric((certificate, name), end)
-        return (ends,)
+        return ends
 
     def _ends(self) -> Iterator[tuple[str, str, float]]:
         """Yield whose each certificate is, its name, and when it ends: a chain with the first that ends."""

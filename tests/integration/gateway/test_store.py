@@ -13,6 +13,7 @@ import pytest
 
 from gateway import admin
 from gateway.journal import Journal
+from gateway.route_metrics import PART_ROUTES
 from gateway.routes import sources
 from gateway.routes.store import COALESCE_SECONDS, RouteStore
 from gateway.telemetry import Metrics
@@ -97,6 +98,19 @@ async def test_the_split_is_a_metric(store: RouteStore, metrics: Metrics) -> Non
     await until(lambda: weights() == [0, 100])
     store.apply(snapshot())
     await until(lambda: weights() == [None, None])
+
+
+async def test_metrics_of_many_routes_come_in_parts(store: RouteStore, metrics: Metrics) -> None:
+    """Metrics of routes are given some routes at a time, each route once, and once without any where there is none."""
+    families = ("beamlit_gateway_arrived_requests", "beamlit_gateway_backend_weight")
+
+    def parts() -> list[tuple[str, int]]:
+        return [(one.name, len(one.samples)) for one in metrics.routes_in_force.collect()]
+
+    assert parts() == [(name, 0) for name in families]
+    number = 2 * PART_ROUTES + 1
+    store.apply(snapshot(*(("default", f"a{one}", text(f"a{one}")) for one in range(number))))
+    assert parts() == [(name, samples) for name in families for samples in (PART_ROUTES, PART_ROUTES, 1)]
 
 
 @pytest.mark.parametrize("slice_seconds", [0.0])

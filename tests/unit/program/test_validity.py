@@ -91,8 +91,8 @@ def test_a_chain_and_what_is_no_certificate_in_it() -> None:
 
 def told(ends: CertificateEnds) -> dict[tuple[str, str], float]:
     """Return what the metric tells, by the labels."""
-    (family,) = ends.collect()
-    return {(one.labels["certificate"], one.labels["name"]): one.value for one in family.samples}
+    samples = [one for part in ends.collect() for one in part.samples]
+    return {(one.labels["certificate"], one.labels["name"]): one.value for one in samples}
 
 
 class Clock:
