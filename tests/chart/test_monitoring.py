@@ -72,6 +72,13 @@ def test_the_alerts_of_the_chart(chart: Path) -> None:
     assert kind(template(chart, RULE), "PrometheusRule")["spec"] == groups()
 
 
+def test_a_gateway_of_your_own_is_not_missed(chart: Path) -> None:
+    """Where the chart installs no gateway there is no alert that it is missing; all others are there."""
+    rule = kind(template(chart, RULE, "--set=installBeamlitGateway=false"), "PrometheusRule")["spec"]
+    names = [one["alert"] for one in rule["groups"][0]["rules"]]
+    assert names == [one["alert"] for one in ALERTS if one["alert"] != "BeamlitGatewayMissing"]
+
+
 def test_thresholds_are_values(chart: Path, tmp_path: Path) -> None:
     """Values change thresholds, times and severities, also in the text of alerts; without a severity there is none."""
     alerts = {
