@@ -22,6 +22,7 @@ GOALS = {
     "sse_chunk_vs_envoy": (0.75, "CPU of the gateway per SSE chunk, Envoy = 1"),
     "unary_everything": (1.1, "CPU per small POST with all that a route may ask for, without = 1"),
     "sse_chunk_everything": (1.1, "CPU per SSE chunk with all that a route may ask for, without = 1"),
+    "sse_chunk_usage": (1.1, "CPU per SSE chunk with `usage: always`, without = 1"),
     "stream_rss_kib": (60.0, "memory of the gateway per open stream, KiB, with all of that"),
     "match_ratio": (1.3, "finding one of 10,000 routes, by the dearest way, one of 10 = 1"),
     "routes_unary_ratio": (1.1, "CPU per small POST with 10,000 routes, with 10 = 1"),

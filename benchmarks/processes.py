@@ -106,14 +106,14 @@ def program(name: str, package: str) -> str:
 
 
 def gateway(
-    folder: Path, upstream: int, *, everything: bool = False, collector: int | None = None
+    folder: Path, upstream: int, *, everything: bool = False, collector: int | None = None, usage: bool = False
 ) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
     """Run the gateway with one route to the local port `upstream`, and yield its process and port.
 
     Matching, header rules, failover with bodies that are held for it, the breaker, metrics and the access log are on:
     this is what users run. `everything` is what they may ask for besides: health checks, a limit of requests at a time
     with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own. With the port of a
-    `collector` all requests are traced.
+    `collector` all requests are traced. With `usage` streams are asked for their tokens.
     """
     from gateway.api import v1alpha1 as api
     from gateway.api import vocabulary
@@ -131,6 +131,8 @@ def gateway(
             "timeouts": api.Timeouts(connect=2, first_byte=60, idle=60),
             "limits": api.Limits(body_bytes=1 << 20),
         }
+    if usage:
+        asked["usage"] = vocabulary.StreamUsage.ALWAYS
     local = api.Backend(
         id="local",
         weight=100,

@@ -12,7 +12,7 @@ from tools.ports import free_port
 
 REQUEST = (
     b"POST /default/demo/v1/chat/completions HTTP/1.1\r\nHost: demo\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    b'Content-Type: application/json\r\nContent-Length: 15\r\n\r\n{"stream":true}'
 )
 
 
@@ -94,13 +94,20 @@ def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
     origin_port = free_port()
     gateway, gateway_port = processes.gateway(folder, origin_port)
     full, full_port = processes.gateway(folder / "full", origin_port, everything=True)
+    asking, asking_port = processes.gateway(folder / "usage", origin_port, usage=True)
     with (
         processes.running("origin", _origin(origin_port, 0.02), origin_port, folder),
         proxies.beside(origin_port, folder, streams=True) as others,
         gateway as subject,
         full as with_everything,
+        asking as with_usage,
     ):
-        ways = {**others, "gateway": (subject, gateway_port), "everything": (with_everything, full_port)}
+        ways = {
+            **others,
+            "gateway": (subject, gateway_port),
+            "everything": (with_everything, full_port),
+            "usage": (with_usage, asking_port),
+        }
         times: dict[str, list[float]] = {name: [] for name in ways}
 
         async def interleaved() -> None:
@@ -118,6 +125,7 @@ def _chunks(folder: Path, rounds: int, seconds: float) -> dict[str, float]:
         "sse_chunk_us": statistics.median(times["gateway"]),
         **{f"sse_chunk_{name}_us": statistics.median(times[name]) for name in others},
         "sse_chunk_everything": ratio("everything", "gateway"),
+        "sse_chunk_usage": ratio("usage", "gateway"),
     }
 
 
