@@ -79,7 +79,7 @@ def _request(trace: RequestTrace, record: RequestRecord, call: tuple[str, str, s
         "beamlit.reason": record.reason,
         "beamlit.code": record.code,
         "beamlit.broken": record.broken,
-        "beamlit.caller": record.caller and record.caller[:NAME_CHARACTERS],
+        "beamlit.caller": record.caller and _cut(record.caller),
         "gen_ai.response.time_to_first_chunk": record.first_event,
     }
     attributes |= {name: value for name, value in given.items() if value is not None} | _usage(record)
@@ -158,7 +158,7 @@ def _attempt(
         attributes["error.type"] = cause
     name = "HTTP" if known == "_OTHER" else known
     if call is not None:
-        name = call[1] if attempt.model is None else f"{call[1]} {attempt.model[:NAME_CHARACTERS]}"
+        name = call[1] if attempt.model is None else f"{call[1]} {_cut(attempt.model)}"
     return Span(
         name, "client", attempt.span_id.decode(), trace.span_id.decode(), False,
         _time(trace, record, attempt.began), _time(trace, record, attempt.ended or trace.ended),
@@ -180,8 +180,13 @@ def _of_call(call: tuple[str, str, str] | None, model: str | None) -> dict[str, 
     if call is not None:
         attributes = {"gen_ai.operation.name": call[1], "gen_ai.provider.name": call[2]}
     if model is not None:
-        attributes["gen_ai.request.model"] = model[:NAME_CHARACTERS]
+        attributes["gen_ai.request.model"] = _cut(model)
     return attributes
+
+
+def _cut(name: str) -> str:
+    """Return the beginning of a name; half a surrogate pair, which JSON may have, becomes `?`: UTF-8 has none."""
+    return name[:NAME_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _usage(record: RequestRecord) -> dict[str, Value]:

@@ -134,6 +134,7 @@ class Exporter:
         except Exception:
             # A thread that ends would leave all later traces to be dropped.
             log.exception("traces_failed")
+            self._lost += len(traces)
             return
         if taken:
             if self._failing:

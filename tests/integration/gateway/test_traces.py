@@ -313,3 +313,19 @@ async def test_the_process(tmp_path: Path) -> None:
         assert (resource["service.name"], resource["k8s.pod.name"]) == ("edge", "gateway-0")
         assert collector.fields[0]["authorization"] == "Bearer of-the-collector"
         assert b"of-the-collector" not in running.errors.read_bytes() + running.output.read_bytes()
+
+
+async def test_a_name_that_is_no_unicode_loses_no_spans() -> None:
+    """A model's name with half a surrogate pair has spans after a failover, and so have the requests beside it."""
+    route = document(local(50), remote(50, model="large"), name="demo")
+    body = b'{"model": "\\ud800", "messages": []}'
+    with collecting() as collector:
+        async with (
+            serving(echo) as near,
+            serving(unavailable) as far,
+            traced(collector, route, local_port=near.port, remote_port=far.port) as running,
+        ):
+            for _ in range(4):  # by the split, some of them begin at the remote backend
+                assert (await running.post(TARGET, body)).status == 200
+            await until(lambda: sum(one.kind == "server" for one in collector.spans) == 4)
+    assert "chat ?" in {one.name for one in collector.spans}

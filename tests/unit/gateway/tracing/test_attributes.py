@@ -50,6 +50,14 @@ def test_what_a_client_sends_is_cut() -> None:
                 assert "canary" not in repr(span)
 
 
+def test_names_can_be_written_as_utf_8() -> None:
+    """Half a surrogate pair in the name of a model, which JSON may have and UTF-8 has not, becomes a question mark."""
+    for span in traced((200, None), model="\ud800x", caller="\udfff"):
+        span.name.encode()
+        assert span.attributes["gen_ai.request.model"] == "?x"
+    assert span.name == "chat ?x"
+
+
 @pytest.mark.parametrize(
     ("target", "operation", "provider"),
     [
