@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
 from gateway.http import forwarding
+from gateway.http.event_stream import MarkFilter
 from gateway.http.exchange import Exchange, Fields, ResponseHead, field
 from gateway.http.stream_request import expects_events
 from gateway.model_names.content_coding import Decoder, coding_of
@@ -129,6 +130,7 @@ class KeepAlive:
         backend = self._context.backend
         if backend is not None and backend.backend.id != self._named:
             self._exchange.comment(self._naming())
+        response.follow_comments()
         if not response.awaits_event:
             self.stop()
 
@@ -145,8 +147,11 @@ class KeepAlive:
             if now < self.due:
                 return
         begins = relayed is None and not self._named
-        if not (self._begin(now) if begins else self._exchange.comment(COMMENT)):
+        after_comments = relayed is not None and relayed.has_only_comments
+        if not (self._begin(now) if begins else self._exchange.comment(COMMENT, after_line=after_comments)):
             return  # the next sweep looks again
+        if relayed is not None and not relayed.heard_at and not isinstance(relayed.filter, MarkFilter):
+            relayed.follow_comments()
         plan, backend = self._context.plan, self._context.backend
         if plan is not None and backend is not None:
             plan.series(backend.backend.id).keep_alives += 1

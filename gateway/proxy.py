@@ -257,8 +257,8 @@ class Proxy:
         context.model = None  # it may hold a decoded body, and the response may take long
         try:
             context.meter = response.meter
-            if adds_usage and response.readable:
-                response.filter = UsageFilter()
+            if adds_usage:
+                _take_usage_out(response, context)
             if context.keep_alive is not None and context.keep_alive.begun:
                 await self._go_on(exchange, plan, context.keep_alive, response, context)
                 return
@@ -826,6 +826,16 @@ class Proxy:
         if value is not None and _REQUEST_ID.fullmatch(value):
             return value
         return self._new_id()
+
+
+def _take_usage_out(response: "UpstreamResponse", context: RequestContext) -> None:
+    """Take the event with the tokens, which the client has not asked for, out of a response that is an event stream."""
+    if response.readable:
+        response.filter = UsageFilter()
+    elif can_go_on(response.head):  # a stream in one piece: its length is known, and changes
+        context.meter = response.measure()
+        response.filter = UsageFilter()
+        response.head = response.head._replace(content_length=None)
 
 
 def _for_client(error: errors.GatewayError, context: RequestContext) -> errors.GatewayError:

@@ -505,13 +505,15 @@ class ClientExchange:
                 data = b"%x\r\n%b\r\n" % (len(data), data)
         self._connection.send(data)
 
-    def comment(self, data: bytes) -> bool:
+    def comment(self, data: bytes, *, after_line: bool = False) -> bool:
         """Send a comment of an event stream where it fits between two events; return whether it does.
 
-        It does not in the middle of an event, nor while the client does not read.
+        It does not in the middle of an event, nor while the client does not read. Where nothing but comments has been
+        sent, it fits behind any line (`after_line`).
         """
-        whole = not self.bodiless and self._left is None and errors.is_whole(self._tail)
-        if self.finished or self._connection.full or not whole:
+        if self.finished or self.bodiless or self._left is not None or self._connection.full:
+            return False
+        if not (errors.is_whole(self._tail) or (after_line and self._tail.endswith((b"\n", b"\r")))):
             return False
         self.write(data)
         return True

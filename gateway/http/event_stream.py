@@ -7,6 +7,7 @@ the first event.
 from typing import Final
 
 from gateway.http.exchange import ResponseHead, field
+from gateway.http.usage_filter import UsageFilter
 
 EVENT_BYTES: Final = 16384
 """Bytes within which an event has to be complete to be looked at."""
@@ -126,4 +127,40 @@ class FirstEvent:
         """Stream that means the same as what has arrived, without its comments, as long as nothing is found."""
         end = b"\r" if self._after_cr else b"\n"
         lines = b"\n".join(self._lines) + end if self._lines else b""
-        return lines + self._rest
+        unfinished = lines + self._rest
+        if self._begun and unfinished.startswith(_MARK[:1]):
+            return b"\n" + unfinished  # at the beginning it would be a byte order mark
+        return unfinished
+
+
+class MarkFilter:
+    """Filter of an event stream before which the client has got comments.
+
+    It takes out the byte order mark, which is none behind them: a client would take it for a part of the first line.
+    """
+
+    __slots__ = ("_begun", "_held", "_next")
+
+    def __init__(self, following: UsageFilter | None) -> None:
+        """Look at the beginning of the stream; all of it goes through `following` then."""
+        self._next = following
+        self._held = b""
+        """Beginning of the stream while it may be that of a mark."""
+        self._begun = False
+        """Whether the beginning was looked at."""
+
+    def add(self, data: bytes) -> bytes:
+        """Take the next piece of the stream; return what the client gets of the stream now."""
+        if not self._begun:
+            data = self._held + data
+            if len(data) < len(_MARK) and _MARK.startswith(data):
+                self._held = data
+                return b""
+            self._held = b""
+            self._begun = True
+            data = data.removeprefix(_MARK)
+        return data if self._next is None else self._next.add(data)
+
+    def finish(self) -> bytes:
+        """Take the end of the stream; return what the client gets before it."""
+        return self._held if self._next is None else self._held + self._next.finish()

@@ -173,8 +173,11 @@ class Exchange(BodySource, Protocol):
         """Send a piece of the response's body."""
         ...
 
-    def comment(self, data: bytes) -> bool:
-        """Send a comment of an event stream where it fits between two events; return whether it does."""
+    def comment(self, data: bytes, *, after_line: bool = False) -> bool:
+        """Send a comment of an event stream where it fits between two events; return whether it does.
+
+        It fits behind any line where `after_line` is true.
+        """
         ...
 
     def end(self) -> None:

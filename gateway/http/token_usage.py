@@ -66,13 +66,14 @@ def usage_of_response(body: bytes) -> TokenUsage | None:
 def usage_of_stream(beginning: bytes, end: bytes) -> TokenUsage | None:
     """Return the usage of an event stream by its first event and its end; None where it says nothing.
 
-    Anthropic's API has the tokens of the prompt in the first event and those of the completion near the end.
+    Anthropic's API has the tokens of the prompt in the first event and those of the completion near the end. Servers
+    that imitate it may have 0 for the prompt at one of both places.
     """
     last = usage_in(end)
-    if last is not None and last.prompt is not None:
+    if last is not None and last.prompt:
         return last
     first = usage_in(beginning)
-    if first is None:
+    if first is None or (last is not None and last.prompt is not None and not first.prompt):
         return last
     return TokenUsage(first.prompt, first.completion if last is None else last.completion)
 

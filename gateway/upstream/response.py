@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
 from gateway import errors
-from gateway.http.event_stream import EVENT_BYTES, FirstEvent, is_readable
+from gateway.http.event_stream import EVENT_BYTES, FirstEvent, MarkFilter, is_readable
 from gateway.http.exchange import Exchange, ResponseHead, TunnelSide, UpgradedConnection
 from gateway.http.token_usage import END_BYTES
 from gateway.upstream.meter import ResponseMeter
@@ -75,7 +75,7 @@ class UpstreamResponse:
         """Whether this is an event stream whose events the gateway can read."""
         self.meter: ResponseMeter | None = None
         """Meter of the body, of an event stream and where `measure` was called."""
-        self.filter: UsageFilter | None = None
+        self.filter: UsageFilter | MarkFilter | None = None
         """Filter of what the client gets of the body; None where it gets all of it."""
         self._first_token = timeouts.first_token
         self._later_idle = timeouts.idle
@@ -112,7 +112,7 @@ class UpstreamResponse:
             self._connection.deadline = self.sent_at + self._first_token
 
     def measure(self) -> ResponseMeter:
-        """Look for the tokens in a body that is no event stream, of which the beginning has arrived at most."""
+        """Look for the tokens in a body whose events are not looked at, of which the beginning has arrived at most."""
         self.meter = meter = ResponseMeter(keeps=True)
         for piece in self._pieces:
             self._keep(meter, piece)
@@ -155,6 +155,15 @@ class UpstreamResponse:
     def awaits_event(self) -> bool:
         """Whether this is an event stream that has had no event yet."""
         return self._event is not None and not self._event.found
+
+    @property
+    def has_only_comments(self) -> bool:
+        """Whether whole lines with comments are all that has arrived of an event stream."""
+        return self._event is not None and not self._event.found and not self._event.unfinished
+
+    def follow_comments(self) -> None:
+        """Take note that the client gets comments before anything of this event stream."""
+        self.filter = MarkFilter(cast("UsageFilter | None", self.filter))
 
     def _drop_comments(self, event: FirstEvent) -> None:
         """Forget what has arrived, but for what may become the first event, where there is much of it."""

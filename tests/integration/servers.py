@@ -225,7 +225,7 @@ class RecordingExchange:
         self.writes += 1
         self.on_write(data)
 
-    def comment(self, data: bytes) -> bool:
+    def comment(self, data: bytes, *, after_line: bool = False) -> bool:
         """Send no comment."""
         return False
 

@@ -113,6 +113,45 @@ async def test_another_pod_takes_over_under_comments() -> None:
         assert await there.attempts(1) == [[("local", "a", "upstream_reset"), ("local", "b", None)]]
 
 
+@pytest.mark.parametrize("before_head", [False, True])
+@pytest.mark.parametrize("pieces", [(b"\xef\xbb\xbfdata: 1\n\n",), (b"\xef\xbb", b"\xbfda", b"ta: 1\n\n")])
+async def test_a_byte_order_mark_is_none_behind_comments(pieces: tuple[bytes, ...], before_head: bool) -> None:
+    """A stream that begins with a byte order mark goes on without it behind comments, so that no event is lost."""
+    go = asyncio.Event()
+    rest = b"".join(map(chunk, pieces)) + END
+    script = after(go, STREAM_HEAD + rest, first=b"") if before_head else after(go, rest)
+    route = document(local(), keep_alive=EARLY if before_head else SOON)
+    async with serving(script) as near, gateway(route, local_port=near.port) as running:
+        request = asyncio.create_task(post(running))
+        await until(lambda: sent(running) >= 1)
+        go.set()
+        response = await request
+        assert response.complete
+        assert b"\xef" not in response.body
+        assert response.body.endswith(b"\n\ndata: 1\n\n")
+
+
+async def test_a_comment_without_an_empty_line_is_no_event() -> None:
+    """Behind a comment without an empty line further comments come; behind the first line of an event there is none."""
+    go = asyncio.Event()
+    begun = chunk(b": connected\n")
+    routes = [document(local(path_prefix=f"/{name}"), name=name, keep_alive=SOON) for name in ("comment", "event")]
+
+    async def script(side: ServerSide) -> None:
+        line = chunk(b"event: x\n") if b"/event/" in await side.request() else begun
+        await side.send(STREAM_HEAD + line)
+        await go.wait()
+        await side.send(chunk(b"data: 1\n\n") + END)
+
+    async with serving(script) as near, gateway(*routes, local_port=near.port) as running:
+        asked = [asyncio.create_task(post(running, b"/default/%b/v1/x" % name)) for name in (b"comment", b"event")]
+        await until(lambda: sent(running, model="comment") >= 4)
+        go.set()
+        commented, event = [await one for one in asked]
+        assert commented.body == b": connected\n" + COMMENT * int(sent(running, model="comment")) + b"data: 1\n\n"
+        assert event.body.endswith(b"event: x\ndata: 1\n\n")
+
+
 async def test_nothing_is_inserted_between_events() -> None:
     """A stream whose first event has come gets no comment any more, however silent it is."""
     go, more = asyncio.Event(), asyncio.Event()

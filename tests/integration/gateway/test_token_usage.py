@@ -243,6 +243,40 @@ async def test_a_stream_that_comes_at_once(replayed: bool) -> None:
         assert (await line(running))["completion_tokens"] == 2
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("cut", [0, 70])
+async def test_a_stream_of_known_length(cut: int, late: bool) -> None:
+    """The event is taken out of a stream with Content-Length, whose new length is right, also under a keep-alive."""
+    whole = b"".join(CHAT)
+    released = asyncio.Event()
+    keep_alive = KeepAlive(after=0.05, before_head=True) if late else KeepAlive()
+
+    async def script(side: ServerSide) -> None:
+        await side.request()
+        if late:
+            await released.wait()
+        wire = reply(whole, b"200 OK", b"content-type: text/event-stream")
+        if cut:
+            await side.send(wire[:-cut])
+            await side.read()
+        await side.send(wire[len(wire) - cut :] if cut else wire)
+
+    async with (
+        serving(script) as near,
+        gateway(document(local(), keep_alive=keep_alive), local_port=near.port, settings=ALWAYS) as running,
+    ):
+        request = asyncio.create_task(running.post(TARGET, BODY))
+        if late:
+            await until(lambda: running.count("beamlit_gateway_keep_alives_total", **LABELS) > 0)
+        released.set()
+        response = await request
+        assert response.complete
+        assert response.body.endswith(WITHOUT)
+        assert response.body == WITHOUT or late
+        found = await line(running)
+        assert (found["prompt_tokens"], found["completion_tokens"]) == (7, 2)
+
+
 async def test_a_stream_that_breaks_off_in_an_event() -> None:
     """What has arrived of an event reaches the client before the error event."""
 

@@ -1,12 +1,13 @@
 """Event streams: which responses are one, and the search for the first event."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.backends import failover
-from gateway.http.event_stream import EVENT_BYTES, FirstEvent, can_go_on, is_event_stream, is_readable
+from gateway.http.event_stream import EVENT_BYTES, FirstEvent, MarkFilter, can_go_on, is_event_stream, is_readable
 from gateway.http.exchange import ResponseHead
+from gateway.http.usage_filter import UsageFilter
 
 
 def first_event(*pieces: bytes) -> bytes | None:
@@ -79,6 +80,7 @@ def test_a_first_event_is_the_same_in_any_pieces(parts: list[bytes], data: st.Da
 
 
 @given(PIECES, st.lists(st.sampled_from(LINES)))
+@example([b"\r", b"\xef\xbb\xbf"], [b"\n\n"])
 def test_what_is_unfinished_goes_on_as_the_stream_would(before: list[bytes], after: list[bytes]) -> None:
     """A stream whose beginning is replaced by what is unfinished of it has the same first event."""
     if first_event(*before) is not None:
@@ -134,3 +136,15 @@ def test_what_may_follow_events(
     fields = ((b"content-type", kind), (b"content-encoding", coding))
     present = tuple((name, value) for name, value in fields if value is not None)
     assert can_go_on(ResponseHead(status, b"", present, length)) is goes_on
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize(
+    "stream", [b"", b"\xef", b"\xef\xbb\xbf", b"\xef\xbb\xbfdata: 1\n\n\xef\xbb\xbf", b"data: 1\n\n"]
+)
+def test_only_the_mark_at_the_beginning_is_taken_out(stream: bytes, size: int) -> None:
+    """Of a stream in pieces of any size the byte order mark at its beginning is taken out, and nothing else."""
+    for following in (None, UsageFilter()):
+        found = MarkFilter(following)
+        pieces = [found.add(stream[start : start + size]) for start in range(0, len(stream), size)]
+        assert b"".join((*pieces, found.finish())) == stream.removeprefix(b"\xef\xbb\xbf")

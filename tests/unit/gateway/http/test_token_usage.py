@@ -102,6 +102,15 @@ def test_usage_of_streams() -> None:
     assert usage_of_stream(b"", b"") is None
 
 
+def test_a_prompt_of_no_tokens_gives_way() -> None:
+    """Servers that imitate Anthropic's API may have 0 for the prompt in one of both events; the other one counts."""
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":%d,"output_tokens":0}}}'
+    delta = b'event: message_delta\ndata: {"usage":{"input_tokens":%d,"output_tokens":15}}\n\n'
+    for first, last, prompt in ((25, 0, 25), (0, 25, 25), (0, 0, 0)):
+        assert usage_of_stream(start % first, delta % last) == TokenUsage(prompt, 15)
+    assert usage_of_stream(b"", delta % 0) == TokenUsage(0, 15)
+
+
 @pytest.mark.parametrize(
     ("method", "status", "fields", "may"),
     [
