@@ -313,7 +313,8 @@ Try in another terminal; x-beamlit-backend and x-beamlit-reason say which backen
   curl -X POST {local}/_demo/unready     # every response of demo comes from the remote now
   curl -X POST {local}/_demo/ready       # and here again
   curl -X POST {second}/_demo/crash      # demo-server goes on at its other pod, without the remote and an error
-  edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd
+  edit {folder}/manifests/demo.yaml     # an override, enabled: false, other headersToAdd; or a wrong
+    # clientSecret: within a minute the page and the condition OffloadReady say what to change
   edit {folder}/metrics.yaml     # value: 12, and within half a minute half of the requests go to the remote; 4: back
   {hooks} explain --config {folder}/config.yaml {folder}/manifests/demo.yaml \\
     --observed {folder}/metrics.yaml --observed {folder}/objects \\

@@ -22,6 +22,8 @@ _FORWARDED: Final = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]+) -> ")
 """Regular expression for the line of kubectl that says which port of this machine it forwards."""
 _CALLS: Final = 8
 """Calls at the same time; each is a process."""
+_NO_CLUSTER: Final = re.compile(r"\Athe connection to the server localhost:8080 was refused", re.IGNORECASE)
+"""What kubectl prints without a kubeconfig: it takes an address for granted at which nothing listens."""
 _SERVER_ERROR: Final = re.compile(r"Error from server(?: \((?P<reason>\w+)\))?: (?P<message>.*)", re.DOTALL)
 _FORBIDDEN: Final = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group "(?P<group>[^"]*)"'
@@ -176,7 +178,10 @@ def failure(problem: str) -> ClusterFailed:
         return Refused(found["reason"] or "", found["message"].strip())
     words = problem.strip().splitlines()
     # Before its last line kubectl may print warnings, and each failed try to list the APIs.
-    return ClusterFailed(f"kubectl: {words[-1].removeprefix('error: ').rstrip('.') if words else 'it failed'}.")
+    said = words[-1].removeprefix("error: ").rstrip(".") if words else "it failed"
+    if _NO_CLUSTER.search(said):
+        said += " This is what kubectl asks where it has no cluster: set KUBECONFIG, or give --kubeconfig or --context."
+    return ClusterFailed(f"kubectl: {said}" if said.endswith(("?", ".")) else f"kubectl: {said}.")
 
 
 def missing_right(message: str) -> str:

@@ -61,6 +61,18 @@ FORBIDDEN = "Error from server (Forbidden): x is forbidden: "
         ("Error from server: etcd is away", "The API server refuses: etcd is away."),
         ('error: context "x" does not exist', 'kubectl: context "x" does not exist.'),
         ("W0301 a warning\nUnable to connect to the server: EOF\n", "kubectl: Unable to connect to the server: EOF."),
+        (
+            "The connection to the server localhost:8080 was refused - did you specify the right host or port?\n",
+            (
+                "kubectl: The connection to the server localhost:8080 was refused - did you specify the right host or"
+                " port? This is what kubectl asks where it has no cluster: set KUBECONFIG, or give --kubeconfig or"
+                " --context."
+            ),
+        ),
+        (
+            "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?\n",
+            "kubectl: The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?",
+        ),
         ("", "kubectl: it failed."),
     ],
 )
