@@ -119,7 +119,8 @@ def of_connection(exc: errors.UpstreamError, place: Place, seconds: float) -> Fi
         place: Remote backend.
         seconds: Seconds that it had.
     """
-    where, cause = place.address, exc.__cause__
+    where = place.address
+    cause = exc.__cause__ or exc.__context__  # compiled code does not set the first
     host = where.rpartition(":")[0]
     match exc:
         case errors.ConnectFailed(is_unresolved=True):
