@@ -34,22 +34,22 @@ class Callers:
     def known(self, fields: Fields) -> Caller | None:
         """Return the caller of a request that is known at once; None where a token has to be verified first.
 
+        A key counts before tokens, and of several tokens the first that is valid, whichever of them are remembered.
+
         Raises:
             errors.Unauthorized: The request has no credential, or none that can be of use.
         """
         credentials = presented(fields)
         tokens = self._tokens
-        unverified = False
+        first = b""
         for credential in credentials:
             digest = sha256(credential).digest()
             if self._keys is not None and (name := self._keys.find(digest)) is not None:
                 return Caller(name)
-            if tokens is not None:
-                if (caller := tokens.remembered(digest)) is not None:
-                    return caller
-                unverified = unverified or credential.count(b".") in _TOKEN_DOTS
-        if unverified:
-            return None
+            if tokens is not None and not first and credential.count(b".") in _TOKEN_DOTS:
+                first = digest
+        if first and tokens is not None:
+            return tokens.remembered(first)
         if credentials:
             raise errors.CredentialUnknown
         raise errors.Unauthorized(self._needed())

@@ -275,6 +275,20 @@ async def test_keys_and_tokens_side_by_side(tmp_path: Path) -> None:
         assert [line.get("caller") for line in one.lines()] == ["alice", "oidc:alice", "alice", None, None]
 
 
+async def test_which_credential_counts_does_not_depend_on_earlier_requests(tmp_path: Path) -> None:
+    """A key counts before a token, and the first valid token before others, also once one of them is remembered."""
+    (tmp_path / "alice").write_bytes(b"canary-key-of-alice")
+    async with issuing() as (issuer, _), running(issuer.url, keys=tmp_path) as (one, _):
+        bob, carol = bearer(issuer.token(sub="bob")), b"api-key: " + issuer.token(sub="carol")
+        invalid, key = b"x-api-key: " + issuer.token(aud="another"), b"x-api-key: canary-key-of-alice"
+        requests = ((bob, key), (carol,), (bob, carol), (bob, key), (carol, bob), (invalid, bob))
+        for fields in requests:
+            assert (await one.post(TARGET, BODY, *fields)).status == 200
+        await until(lambda: len(one.lines()) == len(requests))
+        callers = ["alice", "oidc:carol", "oidc:bob", "alice", "oidc:carol", "oidc:bob"]
+        assert [line["caller"] for line in one.lines()] == callers
+
+
 async def test_a_token_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that was verified is known by its digest until it ends, and no signature is verified for it again."""
     verified: list[bool] = []
