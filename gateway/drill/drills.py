@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -87,8 +88,8 @@ log = structlog.get_logger(__name__)
 class _Entry:
     """One remote backend of a route, and when it is tried."""
 
-    __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "pause_until", "record", "renews",
-                 "request", "route", "since", "task", "tells")  # fmt: skip
+    __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "pause_until", "record", "refused_at",
+                 "renews", "request", "route", "since", "succeeded_at", "task", "tells")  # fmt: skip
 
     def __init__(
         self, route: Route, backend: Backend, identity: object, interval: float, request: DrillRequest
@@ -102,6 +103,8 @@ class _Entry:
         self.request = request
         self.since = time.perf_counter()
         """Time from which on successes of requests count."""
+        self.succeeded_at = self.refused_at = self.since
+        """Times of the last success of a request, and of the last refusal of one, that were counted."""
         self.record = DrillRecord(UNTRIED if interval else _OFF)
         self.number = 0
         """Number of drills so far."""
@@ -285,9 +288,17 @@ class Drills:
             return
         for key, _ in slots:
             self._running[key] = self._running.get(key, 0) + 1
-        entry.task = asyncio.get_running_loop().create_task(self._run(entry, [key for key, _ in slots]))
+        entry.task = asyncio.get_running_loop().create_task(self._run(entry))
+        entry.task.add_done_callback(partial(self._leave, [key for key, _ in slots]))
 
-    async def _run(self, entry: _Entry, slots: list[str]) -> None:
+    def _leave(self, slots: list[str], _: asyncio.Task[None]) -> None:
+        """Give back what a drill has taken, also of one that was canceled before its first step."""
+        for key in slots:
+            self._running[key] -= 1
+            if not self._running[key]:
+                del self._running[key]
+
+    async def _run(self, entry: _Entry) -> None:
         """Try a remote backend once, note the result and have the next drill later."""
         finding: Finding | None = None
         try:
@@ -299,10 +310,6 @@ class Drills:
         finally:
             entry.task = None
             entry.ended = time.perf_counter()
-            for key in slots:
-                self._running[key] -= 1
-                if not self._running[key]:
-                    del self._running[key]
         if self._entries.get(entry.route.key, {}).get(entry.backend.id) is not entry:
             return
         entry.number += 1
@@ -379,9 +386,12 @@ class Drills:
             return
         now, clock = time.time(), time.perf_counter()
         traffic = state.traffic
-        if traffic.succeeded_at > entry.since:
+        # Each of them counts once: after the clock was set, its time would be another one.
+        if traffic.succeeded_at > entry.succeeded_at:
+            entry.succeeded_at = traffic.succeeded_at
             entry.record.note_traffic(now - (clock - traffic.succeeded_at))
-        if traffic.refused_at > max(entry.since, traffic.succeeded_at):
+        if traffic.refused_at > max(entry.refused_at, traffic.succeeded_at):
+            entry.refused_at = traffic.refused_at
             destination = find_destination(entry.route, entry.backend, self._settings)
             refusal = findings.refused_requests(_place(entry, destination))
             entry.record.note_refusal(refusal, now - (clock - traffic.refused_at))

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import perf_counter
@@ -751,3 +752,38 @@ async def test_servers_that_hang_make_no_other_wait() -> None:
             running.load_all({"bad": many, "default": [document(remote(100))]})
             assert (await first(running))["reason"] == "Proven"
             assert len(hung.sides) == drills.NAMESPACE_AT_ONCE
+
+
+async def test_a_drill_that_never_began_takes_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drill that a change of the route ends before its first step leaves the slots of the route to later ones."""
+    monkeypatch.setattr(drills, "SPREAD_SECONDS", 0.0)
+    loop = asyncio.get_running_loop()
+    async with serving(silent) as server, gateway(remote_port=server.port, settings=settings()) as running:
+        for _ in range(drills.AT_ONCE):
+            running.load(document(remote(100)))
+            changed = asyncio.Event()
+            loop.call_later(0, running.load, document(local()))
+            loop.call_later(0, changed.set)
+            await changed.wait()
+        assert server.sides == []
+        running.load(document(remote(100)))
+        await found(running, "Proven")
+
+
+async def test_a_request_counts_once_however_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that succeeded before a drill failed does not prove the backend when the clock is set forward."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            is_drill = b"/chat/completions" in await side.request()
+            await side.send(reply(b"no", b"503 Service Unavailable") if is_drill else reply(b"{}"))
+
+    one = document(remote(100), drill=Drill(request=COMPLETION, interval=0.05))
+    async with serving(script) as server, gateway(one, remote_port=server.port, settings=settings()) as running:
+        await found(running, "ConnectFailed")
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 200
+        await until(lambda: result(running)["by"] == "traffic")
+        await found(running, "ConnectFailed")
+        now = time.time
+        monkeypatch.setattr("time.time", lambda: now() + 3600)
+        assert result(running)["reason"] == "ConnectFailed"
