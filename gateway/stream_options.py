@@ -72,7 +72,7 @@ async def ask_for_usage(
 def _change(content: bytes) -> tuple[int, int, bytes] | None:
     """Return what takes the place of which bytes of a body so that it asks for usage.
 
-    None where it asks already, is no object that asks for a stream, or has options that are none.
+    None where it asks already, is no object that asks for a stream, or has options that are none or cannot be written.
     """
     try:
         body = orjson.loads(content)
@@ -93,6 +93,10 @@ def _change(content: bytes) -> tuple[int, int, bytes] | None:
     behind = content[scanner.places[0][1] :]
     value = behind.lstrip(BLANK).removeprefix(_COLON).lstrip(BLANK)
     start = len(content) - len(value)
-    _, length = json.JSONDecoder().raw_decode(value.decode("utf-8", "surrogateescape"))
+    try:
+        member = orjson.dumps({**(options or {}), "include_usage": True})
+        _, length = json.JSONDecoder().raw_decode(value.decode("utf-8", "surrogateescape"))
+    except (TypeError, RecursionError):
+        return None  # orjson writes less deeply nested options than it reads
     size = len(value.decode("utf-8", "surrogateescape")[:length].encode("utf-8", "surrogateescape"))
-    return start, start + size, orjson.dumps({**(options or {}), "include_usage": True})
+    return start, start + size, member

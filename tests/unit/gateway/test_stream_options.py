@@ -91,6 +91,8 @@ async def test_bodies_that_are_changed(name: str) -> None:
         b'{"stream":true',
         b'\xef\xbb\xbf{"stream":true}',
         b"",
+        b'{"stream":true,"stream_options":{"a":%b%b}}' % (b"[" * 300, b"]" * 300),
+        b'{"stream":true,"stream_options":%b1%b}' % (b'{"a":' * 1010, b"}" * 1010),
         b'{"a":"%b","stream":true}' % (b"x" * MOST_BYTES),
     ],
     ids=lambda content: content[:48].decode("latin-1"),
