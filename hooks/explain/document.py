@@ -48,6 +48,7 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
 
 def _drill(drill: Drill) -> dict[str, Any]:
     return {
+        "gateway": drill.gateway or None,
         "reason": drill.reason,
         "message": drill.message,
         "consecutiveFailures": drill.failures,

@@ -101,7 +101,8 @@ def _drills(explanation: Explanation) -> Iterator[str]:
         age = "" if drill.observed is None else f", {span(max(explanation.now - drill.observed, timedelta(0)))} ago"
         by = "a client's request" if drill.by_traffic else "a drill"
         row = f", {drill.failures} in a row" if drill.failures > 1 else ""
-        yield from _wrapped(f"a gateway: {drill.reason} by {by}{age}{row}. {drill.message}".strip(), "  ")
+        gateway = f"gateway {drill.gateway}" if drill.gateway else "a gateway"
+        yield from _wrapped(f"{gateway}: {drill.reason} by {by}{age}{row}. {drill.message}".strip(), "  ")
 
 
 def _arithmetic(one: Measured) -> str:

@@ -55,6 +55,8 @@ class Drill:
     """Time of the last success; None where there was none."""
     by_traffic: bool = False
     """Whether the result is a success of a client's request."""
+    gateway: str = ""
+    """Name of the gateway's pod or host; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,16 @@ def report_of(document: Mapping[str, Any]) -> Report:
 
     Of several entries for one route, that which failed counts: all of its backends are needed.
     """
+    gateway = _printable(text(document, "gateway"))
     drills: dict[Route, Drill] = {}
     for entry in objects(document, "drills", MOST_DRILLS):
-        route, drill = (text(entry, "namespace"), text(entry, "name")), _drill(entry)
+        route, drill = (text(entry, "namespace"), text(entry, "name")), _drill(entry, gateway)
         if drill is not None and (route not in drills or drills[route].reason == reasons.PROVEN):
             drills[route] = drill
-    return Report(_printable(text(document, "gateway")), drills)
+    return Report(gateway, drills)
 
 
-def _drill(entry: Mapping[str, Any]) -> Drill | None:
+def _drill(entry: Mapping[str, Any], gateway: str) -> Drill | None:
     """Return an entry of a report; None where the gateway has not tried the backend."""
     reason = text(entry, "reason")
     if reason not in _RESULTS:
@@ -142,6 +145,7 @@ def _drill(entry: Mapping[str, Any]) -> Drill | None:
         time(entry, "lastSuccessTime"),
         # It is about the last success, and only drills fail.
         reason == reasons.PROVEN and text(entry, "by") == "traffic",
+        gateway,
     )
 
 

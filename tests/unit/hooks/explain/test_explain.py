@@ -470,7 +470,7 @@ def test_what_drills_found() -> None:
     cluster = Cluster(model_deployment(), related=[workload()])
     assert "Drills" not in as_text(explained(cluster))
     assert as_document(explained(cluster))["offloadReady"] is None
-    refused = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 4, NOW)
+    refused = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 4, NOW, gateway="gateway-1")
     cluster.drill(refused)
     cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1), refused, refused)
     cluster.drill(Drill(reasons.CONNECT_FAILED, "", 1), refused, refused)
@@ -479,11 +479,12 @@ def test_what_drills_found() -> None:
     assert lines[first + 1 : first + 4] == [
         "  Correct the client secret.",
         "  a gateway: ConnectFailed by a drill.",
-        "  a gateway: TokenRefused by a drill, 30 s ago, 4 in a row. Correct the client secret.",
+        "  gateway gateway-1: TokenRefused by a drill, 30 s ago, 4 in a row. Correct the client secret.",
     ]
     document = as_document(explained(cluster))
     assert document["offloadReady"]["reason"] == "TokenRefused"
     assert [one["consecutiveFailures"] for one in document["drills"]] == [1, 4, 4]
+    assert [one["gateway"] for one in document["drills"]] == [None, "gateway-1", "gateway-1"]
     cluster.drill(Drill(reasons.PROVEN, "", 0, NOW, by_traffic=True))
     assert "  a gateway: Proven by a client's request, 40 s ago." in as_text(explained(cluster))
     assert as_document(explained(cluster))["drills"][0]["by"] == "traffic"

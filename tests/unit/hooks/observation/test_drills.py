@@ -42,6 +42,7 @@ def test_an_entry_is_read_whole() -> None:
                 "The token endpoint says invalid_client.",
                 2,
                 datetime(2026, 3, 1, 12, tzinfo=UTC),
+                gateway="gateway-1",
             )
         },
     )
