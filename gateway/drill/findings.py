@@ -29,6 +29,9 @@ _NAMES: Final = 5
 _NAME_CHARACTERS: Final = 64
 """Characters of the longest name of a model in a sentence."""
 
+_WORDS_OF_MODELS: Final = ("model", "deployment")
+"""Words of which an error about the name of a model has one: Azure calls what has the name a deployment."""
+
 
 class Reason(StrEnum):
     """Result of a drill in one word; the condition OffloadReady has the same words."""
@@ -357,14 +360,26 @@ def of_completion(status: int, body: bytes, name: str, place: Place) -> Finding 
 
 
 def _is_about_model(body: bytes) -> bool:
-    """Return whether an error is about the model of the request, in the forms that OpenAI, vLLM and others send."""
+    """Return whether an error is about the name of the model, in the forms that servers send.
+
+    An error is an object, also in a list of one as Gemini sends it, or a text as those of Ollama and FastAPI are. An
+    error about another parameter, as models send it that do not take `max_tokens`, may name the model in its message.
+    """
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         return False
+    if isinstance(content, list) and content:
+        content = content[0]
     error = content.get("error", content) if isinstance(content, Mapping) else None
+    if isinstance(error, str):
+        error = {"message": error}
     if not isinstance(error, Mapping):
         return False
-    return any(
-        "model" in value.lower() for value in map(error.get, ("code", "param", "message")) if isinstance(value, str)
-    )
+    texts = [one.lower() for one in map(error.get, ("code", "message", "detail")) if isinstance(one, str)]
+    parameter = error.get("param")
+    if isinstance(parameter, str) and parameter:
+        return "model" in parameter.lower()
+    if any("max_tokens" in one for one in texts):
+        return False
+    return any(word in one for one in texts for word in _WORDS_OF_MODELS)

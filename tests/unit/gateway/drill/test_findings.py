@@ -101,6 +101,29 @@ def test_no_response_breaks_a_drill(content: Any, name: str) -> None:
         findings.of_completion(status, body, name, PLACE)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "reason"),
+    [
+        (404, [{"error": {"code": 404, "message": "models/a is not found", "status": "NOT_FOUND"}}], "ModelUnknown"),
+        (404, {"error": 'model "a" not found, try pulling it first'}, "ModelUnknown"),
+        (404, {"detail": "Model a does not exist"}, "ModelUnknown"),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "The API does not exist."}}, "ModelUnknown"),
+        (404, {"error": {"code": "model_not_found", "message": "no", "param": None}}, "ModelUnknown"),
+        (400, {"error": {"message": "It is invalid.", "param": "model"}}, "ModelUnknown"),
+        (400, {"error": {"message": "'max_tokens' is not supported with this model.", "param": "max_tokens"}}, None),
+        (400, {"error": {"message": "'max_tokens' is not supported with this model.", "param": None}}, None),
+        (422, {"detail": [{"loc": ["body", "model"]}]}, None),
+        (404, [], None),
+        (404, ["model"], None),
+        (404, {"error": None}, None),
+    ],
+)
+def test_errors_about_the_name_of_the_model(status: int, error: object, reason: str | None) -> None:
+    """Errors of several servers are about the name; one about another parameter that names the model is not."""
+    found = findings.of_completion(status, orjson.dumps(error), "a", PLACE)
+    assert (None if isinstance(found, str) else found.reason) == reason
+
+
 @given(st.binary(max_size=60))
 def test_no_bytes_break_a_drill(body: bytes) -> None:
     """A response that is no JSON, or no UTF-8, tells nothing."""
