@@ -608,6 +608,8 @@ def _body(status: int, kind: str, code: str, message: str, request_id: str, targ
     return orjson.dumps({"error": error})
 
 
+_MARK: Final = b"\xef\xbb\xbf"
+"""Byte order mark, which is all that some servers send before the first event."""
 LATE_BYTES: Final = 16384
 """Bytes of a backend's error that are read where it comes too late for its status."""
 _LATE_CHARACTERS: Final = 1000
@@ -683,7 +685,7 @@ def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tu
 
 def is_whole(tail: bytes) -> bool:
     """Return whether an event stream with these last four bytes ends between two events."""
-    return not tail or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
+    return not tail or tail == _MARK or tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n"))
 
 
 def last_event(tail: bytes, body: bytes, *, named: bool = False) -> bytes:

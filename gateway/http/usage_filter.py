@@ -15,8 +15,8 @@ EVENT_BYTES: Final = 8192
 _KEY: Final = b'"usage"'
 _NO_CHOICES: Final = re.compile(rb'"choices"[ \t]*:[ \t]*\[[ \t]*\]')
 _BLOCK_END: Final = re.compile(rb"(?>\r\n|\r|\n){2}")
-_LEAD: Final = re.compile(rb"(?:(?::[^\r\n]*)?(?>\r\n|\r|\n))+")
-"""Regular expression for blank lines and comments in front of an event."""
+_LEAD: Final = re.compile(rb"(?:(?::[^\r\n]*)?(?>\r\n|\r|\n)|\xef\xbb\xbf)+")
+"""Regular expression for blank lines, comments and a byte order mark in front of an event."""
 _TAIL_BYTES: Final = 3
 """Bytes of an event that is passed on in pieces which may belong to the blank line behind it."""
 

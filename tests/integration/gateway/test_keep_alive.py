@@ -131,6 +131,22 @@ async def test_a_byte_order_mark_is_none_behind_comments(pieces: tuple[bytes, ..
         assert response.body.endswith(b"\n\ndata: 1\n\n")
 
 
+@pytest.mark.parametrize("usage", ["asAsked", "always"])
+async def test_comments_follow_a_byte_order_mark_that_came_alone(usage: str) -> None:
+    """Where a byte order mark is all that a server has sent, it stays at the beginning and comments come behind it."""
+    go = asyncio.Event()
+    mark = b"\xef\xbb\xbf"
+    event = b'data: {"choices":[{}]}\n\n'
+    script = after(go, chunk(event) + END, first=STREAM_HEAD + chunk(mark))
+    settings = {"gateway": {"usage": usage}}
+    route = document(local(), keep_alive=SOON)
+    async with serving(script) as near, gateway(route, local_port=near.port, settings=settings) as running:
+        request = asyncio.create_task(post(running))
+        await until(lambda: sent(running) >= 2)
+        go.set()
+        assert (await request).body == mark + COMMENT * int(sent(running)) + event
+
+
 async def test_a_comment_without_an_empty_line_is_no_event() -> None:
     """Behind a comment without an empty line further comments come; behind the first line of an event there is none."""
     go = asyncio.Event()
