@@ -85,7 +85,7 @@ def _is_for_signatures(entry: Mapping[str, Any]) -> bool:
     if isinstance(operations, list) and "verify" not in operations:
         return False
     kind = entry.get("kty")
-    return isinstance(kind, str) and kind in _MEMBERS and entry.get("use", "sig") == "sig"
+    return isinstance(kind, str) and kind in _MEMBERS and entry.get("use") in (None, "sig")
 
 
 def _public(entry: Mapping[str, Any]) -> dict[str, str] | None:

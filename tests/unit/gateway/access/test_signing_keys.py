@@ -64,6 +64,12 @@ def test_a_key_for_another_purpose_is_left_out(members: Any) -> None:
         keys(public(ec_key("first"), **members))
 
 
+def test_a_member_that_is_null_says_nothing() -> None:
+    """A key counts whose optional members are null, as some issuers write what they have no value for."""
+    (key,) = keys(public(ec_key("first"), use=None, key_ops=None, alg=None, kid=None)).candidates(None, "EC")
+    assert key.key_type == "EC"
+
+
 def test_a_private_key_is_not_kept() -> None:
     """Of a key that is published with its private part by mistake only the public part is kept."""
     (key,) = keys(ec_key("first").as_dict(private=True)).candidates("first", "EC")
