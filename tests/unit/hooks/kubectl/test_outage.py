@@ -199,6 +199,7 @@ async def test_a_request_that_is_not_served(response: tuple[int, str, str, bytes
         (forbidden("create", "pods/portforward"), "kubectl auth can-i create pods --subresource=portforward"),
         (free_port(), "No request of this drill could be sent: "),
     ],
+    ids=["no right", "no server"],
 )
 async def test_a_request_that_cannot_be_sent(found: Any, words: str) -> None:
     """A right that is missing is named, and a port that leads nowhere is no crash."""
