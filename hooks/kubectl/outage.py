@@ -102,8 +102,8 @@ async def callers(cluster: Cluster, system: str, route: str) -> Check | None:
 
 
 def denied_callers(rules: str, route: str) -> list[str] | None:
-    """Return the names of the callers that may use a model and whose requests may not leave the cluster; None where the
-    rules cannot be read."""
+    """Return the callers that may use a model and whose requests may not leave the cluster, and such groups of callers;
+    None where the rules cannot be read."""
     try:
         documents = list(bounded_yaml.load_all(rules, max_chars=RULES_CHARACTERS))
     except (yaml.YAMLError, ValueError):
@@ -111,13 +111,19 @@ def denied_callers(rules: str, route: str) -> list[str] | None:
     content = documents[0] if documents else None
     if not isinstance(content, dict):
         return [] if content is None else None
-    found = []
-    for name, rule in mapping(content, "callers").items():
-        allowed = rule.get("models") if isinstance(rule, dict) else None
-        may_use = not isinstance(allowed, list) or route in allowed
-        if isinstance(rule, dict) and rule.get("burst") == "deny" and may_use:
-            found.append(str(name))
-    return sorted(found)
+    callers, groups = (
+        sorted(str(name) for name, rule in mapping(content, key).items() if _denies(rule, route))
+        for key in ("callers", "groups")
+    )
+    return [*callers, *(f"the group {name}" for name in groups)]
+
+
+def _denies(rule: object, route: str) -> bool:
+    """Return whether callers may use a model by a rule whose requests may not leave the cluster."""
+    if not isinstance(rule, dict) or rule.get("burst") != "deny":
+        return False
+    allowed = rule.get("models")
+    return not isinstance(allowed, list) or route in allowed
 
 
 def _rules(pod: Mapping[str, Any]) -> str:
@@ -222,6 +228,8 @@ def send(port: int, namespace: str, name: str) -> Sent:
         is_stream = (response.getheader("content-type") or "").startswith("text/event-stream")
         content = response.readline(_LINE)
         while is_stream and content and not content.startswith(b"data:"):  # a comment, or the name of the event
+            if time.perf_counter() - began > _REQUEST_SECONDS:  # which comments of the gateway do not prolong
+                raise TimeoutError(f"there was no event of its stream within {_REQUEST_SECONDS:g} seconds")
             content = response.readline(_LINE)
         return Sent(
             response.status,

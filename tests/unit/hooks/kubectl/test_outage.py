@@ -4,6 +4,7 @@ import http.server
 import json
 import re
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -33,6 +34,10 @@ callers:
   other-model: {burst: deny, models: [team-b/other]}
   this-model: {burst: deny, models: [team-a/demo]}
   free: {maxInFlight: 3}
+groups:
+  inside: {burst: deny}
+  others: {burst: deny, models: [team-b/other]}
+  first: {priority: high}
 """
 
 
@@ -67,7 +72,7 @@ async def test_a_model_without_its_replicas() -> None:
     )
     checks = {check.name: check for check in found.checks}
     assert checks["remote backend"].state is State.GOOD
-    assert checks["callers"].message.endswith("(burst: deny): nightly, this-model.")
+    assert checks["callers"].message.endswith("(burst: deny): nightly, this-model, the group inside.")
     assert checks["first token"].message.startswith("0.410 s to the first event of its stream, for the last request")
     assert found.state is State.WARNS
 
@@ -94,7 +99,9 @@ async def test_without_rules_and_requests() -> None:
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        (RULES, ["nightly", "this-model"]),
+        (RULES, ["nightly", "this-model", "the group inside"]),
+        ("groups: {a: {burst: deny}}", ["the group a"]),
+        ("groups: [a]", []),
         ("", []),
         ("callers: {}", []),
         ("[", None),
@@ -103,7 +110,7 @@ async def test_without_rules_and_requests() -> None:
     ],
 )
 def test_callers_that_may_not_burst(rules: str, expected: list[str] | None) -> None:
-    """Callers with `burst: deny` that may use the model may not burst."""
+    """Callers, and groups of them, with `burst: deny` that may use the model may not burst."""
     assert denied_callers(rules, ROUTE) == expected
 
 
@@ -117,6 +124,8 @@ class _Gateway(http.server.BaseHTTPRequestHandler):
 
     script: ClassVar[list[tuple[int, str, str, bytes]]] = []
     asked: ClassVar[list[tuple[str, Any, dict[str, Any]]]] = []
+    pause: ClassVar[float] = 0.0
+    """Seconds after each line of a body."""
 
     def do_POST(self) -> None:
         """Respond."""
@@ -129,7 +138,12 @@ class _Gateway(http.server.BaseHTTPRequestHandler):
             self.send_header("x-beamlit-backend", backend)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        try:
+            for line in content.splitlines(keepends=True):
+                self.wfile.write(line)
+                time.sleep(self.pause)
+        except ConnectionError:
+            pass
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -168,6 +182,15 @@ async def test_a_response_that_is_no_stream() -> None:
     """A remote backend that sends no stream is timed by the first byte of its body."""
     check = await probed((200, "remote", "application/json", b'{"choices": []}'))
     assert "s to the first byte, for" in check.message
+
+
+async def test_comments_do_not_prolong_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream without an event within the time of a request ends the requests, whatever comments it has."""
+    monkeypatch.setattr(outage, "_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(_Gateway, "pause", 0.05)
+    check = await probed((200, "remote", "text/event-stream", b": keep-alive\n" * 40 + STREAM))
+    assert (check.state, len(_Gateway.asked)) == (State.NOTE, 1)
+    assert "no event of its stream within 0.3 seconds" in check.message
 
 
 @pytest.mark.parametrize(("percentage", "sent"), [(20, 10), (1, outage.PROBES), (100, 2)])
