@@ -21,6 +21,8 @@ Route = tuple[str, str]
 
 MOST_DRILLS: Final = 20_000
 """Entries of one report that are read, the first ones."""
+MOST_MARKS: Final = 20 * MOST_DRILLS
+"""Commas and brackets of one report, which bound the number of its values and so the memory that they take."""
 MOST_CHARACTERS: Final = 1024
 """Characters of a gateway's message that are read."""
 
@@ -104,6 +106,8 @@ def read_report(content: bytes) -> Report:
     Raises:
         NoReport: It is none.
     """
+    if sum(map(content.count, (b",", b"{", b"["))) > MOST_MARKS:
+        raise NoReport("reports more values than hooks read")
     try:
         document: Any = orjson.loads(content)  # it refuses JSON that is nested deeper than 1024 levels
     except orjson.JSONDecodeError:

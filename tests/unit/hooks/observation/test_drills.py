@@ -101,6 +101,12 @@ def test_something_else_is_no_report(content: bytes) -> None:
         read_report(content)
 
 
+def test_a_report_of_too_many_values_is_none() -> None:
+    """A small report whose values would take a lot of memory is refused before it is parsed."""
+    with pytest.raises(NoReport, match="more values than hooks read"):
+        read_report(b'{"drills": [' + b"[]," * (1 << 20) + b"{}]}")
+
+
 def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Return lists and objects of JSON, of which some look like a report."""
     return st.lists(inner, max_size=3) | st.dictionaries(
