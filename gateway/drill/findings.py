@@ -232,9 +232,15 @@ def _of_token(exc: TokenUnavailable, source: str, place: Place) -> Finding:
         )
         return finding(Reason.TOKEN_REFUSED, message, of_token=True)
     if exc.status is not None or reason.startswith(("token_status", "token_answer", "token_invalid", "token_type")):
-        message = (
-            f"The token endpoint {endpoint} responded without a token that can be used: check tokenUrl in {source}."
-        )
+        if exc.status == 429 or (exc.status or 0) >= 500:
+            message = (
+                f"The token endpoint {endpoint} responded with {exc.status}: it has to work again, or tokenUrl in"
+                f" {source} has to name another one."
+            )
+        elif exc.status is None or exc.status < 300:
+            message = f"The token endpoint {endpoint} sent no token that can be used: check tokenUrl in {source}."
+        else:
+            message = f"The token endpoint {endpoint} responded with {exc.status}: check tokenUrl in {source}."
         return finding(Reason.TOKEN_REFUSED, message, of_token=True)
     if reason == "tls_failed":
         message = (

@@ -46,6 +46,22 @@ def test_why_there_is_no_token(unavailable: TokenUnavailable, reason: Reason, pl
     assert "Secret a/keys" in one.message
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (503, "responded with 503: it has to work again"),
+        (429, "responded with 429: it has to work again"),
+        (404, "responded with 404: check tokenUrl in Secret a/keys"),
+        (200, "sent no token that can be used: check tokenUrl in Secret a/keys"),
+    ],
+)
+def test_what_a_token_endpoint_responded(status: int, words: str) -> None:
+    """The sentence has the status, and says whether to wait for the token endpoint or to look at its URL."""
+    unavailable = TokenUnavailable(f"token_status_{status}", status=status)
+    exc = errors.CredentialsFailed(source="Secret a/keys", unavailable=unavailable)
+    assert words in findings.of_credentials(exc, PLACE).message
+
+
 @pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ECONNRESET, None])
 def test_a_connection_that_fails(number: int | None) -> None:
     """An error of connecting is ConnectFailed, in a sentence with the address."""
