@@ -178,8 +178,8 @@ def _route(
     drills: DrillResults | None = None,
 ) -> dict[str, Any]:
     good = document.good
-    key = f"{document.config_map.namespace}/{good.name}" if good is not None else ""
     in_force, error = _standing(store, document)
+    key = f"{document.config_map.namespace}/{good.name}" if good is not None and in_force else ""
     return {
         "namespace": document.config_map.namespace,
         "configMap": document.config_map.name,

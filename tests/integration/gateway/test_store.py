@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from gateway import admin
+from gateway.api.v1alpha1 import Breaker
 from gateway.journal import Journal
 from gateway.route_metrics import PART_ROUTES
 from gateway.routes import sources
@@ -182,11 +183,14 @@ async def test_a_document_that_was_never_good_is_no_route(store: RouteStore) -> 
 
 
 async def test_k_05_two_documents_for_one_model(store: RouteStore) -> None:
-    """Of two documents for one model one makes a route, and the conflict is listed."""
+    """Of two documents for one model one makes a route, which alone has its state, and the conflict is listed."""
     store.apply(snapshot(("default", "a", text()), ("default", "b", text(limits={"bodyBytes": 1}))))
     assert len(store.table.routes) == 1
+    local = store.table.routes["default/demo"].document.backends[0]
+    store.runtime("default/demo").backend(local, "server", Breaker()).breaker.report(healthy=False, now=0.0)
     page = orjson.loads(b"".join(admin.routes_page(store)))
     winner, loser = page["routes"]
+    assert (winner["backends"][0]["healthy"], loser["backends"][0]["healthy"]) == (False, True)
     assert (winner["configMap"], winner["inForce"], winner["error"]) == ("a", True, None)
     assert (loser["configMap"], loser["inForce"]) == ("b", False)
     assert loser["error"].startswith("ConfigMap default/a has a document of the name demo, too, and comes first")
