@@ -470,7 +470,7 @@ class Access(_Part):
     @model_validator(mode="after")
     def _not_open(self) -> Self:
         if not self.secrets and self.jwt is None:
-            raise Mistake("set secrets or jwt: without them nobody could use the model")
+            raise Mistake("set secrets or jwt: without them no caller could use the model")
         return self
 
 

@@ -1,6 +1,6 @@
 """Templates of the page, which become HTML in small pieces.
 
-Jinja2 and the templates are loaded when somebody looks at the page for the first time, and not by the start of the
+Jinja2 and the templates are loaded when the page is opened for the first time, and not by the start of the
 gateway: in a thread, because it takes longer than requests should wait.
 """
 

@@ -46,7 +46,7 @@ LOCAL_MISSING: Final = frozenset(
         "PortUnknown",
     }
 )
-"""Reasons for which everything is offloaded though nobody has asked for that."""
+"""Reasons for which everything is offloaded though neither a metric nor an override asks for it."""
 
 DIVERSIONS: Final[Mapping[str, str]] = {
     "Failover": "An attempt failed before the client got anything, so another backend got the request.",

@@ -121,7 +121,7 @@ def settled(readings: tuple[Reading, ...], held: Held | None, now: datetime, *, 
         return _awaiting(present)
     new = verdicts[0]
     if held is not None and held.status != new.status and held.reason in _HELD and held.since is not None:
-        # A reading from before the last change knows less than whoever wrote it. Status may have any time in it.
+        # A reading from before the last change is older than what the status knows. Status may have any time in it.
         late = held.since <= now and any(reading.taken < held.since for reading in readings)
         return _awaiting(present) if late else new
     return new

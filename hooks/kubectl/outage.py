@@ -263,13 +263,13 @@ class Drill:
             port = requests.port_of(pod, requests.HTTP) or _HTTP_PORT
             async with self.cluster.forward(self.system, text(mapping(pod, "metadata"), "name"), port) as local:
                 for _ in range(min(PROBES, 2 * ceil(100 / max(1, self.percentage)))):
-                    answered = await asyncio.to_thread(send, local, self.namespace, self.name)
-                    if answered.backend == "remote" and answered.status < 400:
-                        kind = "event of its stream" if answered.is_stream else "byte"
-                        took = f"{answered.seconds:.3f} s to the first {kind}, for a request of this drill."
+                    response = await asyncio.to_thread(send, local, self.namespace, self.name)
+                    if response.backend == "remote" and response.status < 400:
+                        kind = "event of its stream" if response.is_stream else "byte"
+                        took = f"{response.seconds:.3f} s to the first {kind}, for a request of this drill."
                         return Check(title, State.GOOD, took)
-                    if answered.backend != "local":
-                        return Check(title, State.WARNS, answered.problem)
+                    if response.backend != "local":
+                        return Check(title, State.WARNS, response.problem)
         except (ClusterFailed, OSError, HTTPException) as exc:
             return Check(title, State.NOTE, f"No request of this drill could be sent: {exc}")
         return Check(title, State.NOTE, "No request of this drill went to the remote backend.")

@@ -68,7 +68,7 @@ def test_nothing_is_served(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 
 def test_no_page_is_rendered(tmp_path: Path) -> None:
-    """The gateway does not load what renders its page before somebody looks at it."""
+    """The gateway does not load what renders its page before it is opened."""
     assert "jinja2" not in imported(("gateway", *PORTS["gateway"], "--routes", "examples"), tmp_path / "log")
 
 
