@@ -520,7 +520,7 @@ def test_a_release_with_a_dot(chart: Path) -> None:
     """Names of Services have no dot, although the name of the release has one."""
     objects = list(yaml.safe_load_all(helm("template", "team.models", str(chart), "--kube-version", "1.36.0")))
     names = [one["metadata"]["name"] for one in objects if one and one["kind"] == "Service"]
-    assert sorted(names) == ["team-models-beamlit-controller-gateway", "team-models-beamlit-controller-hooks"]
+    assert sorted(names) == [f"team-models-beamlit-controller-{part}" for part in ("gateway", "gateway-admin", "hooks")]
 
 
 def test_helm_test(chart: Path, server: str) -> None:

@@ -30,8 +30,10 @@ def models(product: Product) -> Product:
         "slow-to-return": {"behavior": {"returnSeconds": 300}},
         "resting": {"metrics": [external("load", value="10")], "behavior": {"percentage": 50}},
     }
+    product.plane.apply(workload("steady"))
+    # A model that is first seen without a ready replica comes back in its own time, which may be long.
+    poll(lambda: product.plane.get("deployment", "steady")["status"].get("readyReplicas") == 1, "the workload is ready")
     product.plane.apply(
-        workload("steady"),
         *(model_deployment(name, modelSourceRef=source, offloadingConfig=one) for name, one in behaviors.items()),
         model_deployment("own-server", server={"port": 8000, "template": {"spec": template}}),
     )
