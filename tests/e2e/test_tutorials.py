@@ -175,7 +175,7 @@ def test_offload_to_a_provider(reader: Reader, installed: Installation, outside:
     assert (response.status, response.backend) == (200, "local"), response
     reader.go_on(until="null")
     eventually(lambda: installed.ask(installed.gateway(), model="vllm"), "remote")
-    headers = {name.lower(): value for name, value in last_request(outside)["headers"].items()}
+    headers = {name.lower(): value for name, value in last_request(outside)["headers"]}
     assert headers["authorization"] == "Bearer sk-REPLACE_ME"
     assert installed.route("vllm")["backends"][1]["model"] == "tiny-remote"
     reader.go_on()
