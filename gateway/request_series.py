@@ -58,10 +58,11 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Add the counts of this moment to a family of metrics, if there are any."""
-        if self._counts is not None:
-            family.add_metric(labels, cumulative(self._bounds, self._counts), self._sum)
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str], *, zeros: bool = False) -> None:
+        """Add the counts of this moment to a family of metrics; where nothing was counted, only with `zeros`."""
+        counts = [0] * (len(self._bounds) + 1) if self._counts is None and zeros else self._counts
+        if counts is not None:
+            family.add_metric(labels, _cumulative(self._bounds, counts), self._sum)
 
 
 class RequestSeries:
@@ -173,7 +174,7 @@ def families(parts: Sequence[Sequence[tuple[tuple[str, str, str], RequestSeries]
         yield costs
 
 
-def cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
     """Return buckets as Prometheus defines them: each one contains the counts of all smaller ones."""
     names = (*map(floatToGoString, bounds), "+Inf")
     return list(zip(names, map(float, accumulate(counts)), strict=True))

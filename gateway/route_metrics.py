@@ -4,16 +4,14 @@ They are there as long as the route is, also before its first request: `rate()` 
 request lacks that one, and a workload without replicas would not be woken by it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-PART_ROUTES: Final = 16
-"""Routes whose samples are given to a page of metrics together."""
+from program.metric_parts import in_parts
 
 
 class RouteState(NamedTuple):
@@ -36,7 +34,7 @@ class RouteMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families as they are now, each in parts: there may be thousands of routes."""
-        for part in self._parts():
+        for part in in_parts(self.states()):
             arrived = CounterMetricFamily(
                 "beamlit_gateway_arrived_requests",
                 "Requests that have arrived for a route, counted as they arrive and whatever becomes of them; none of"
@@ -46,7 +44,7 @@ class RouteMetrics(Collector):
             for one in part:
                 arrived.add_metric((one.namespace, one.name), one.arrived)
             yield arrived
-        for part in self._parts():
+        for part in in_parts(self.states()):
             weight = GaugeMetricFamily(
                 "beamlit_gateway_backend_weight",
                 "Percentage of a route's requests that the split in force sends to a backend",
@@ -56,11 +54,3 @@ class RouteMetrics(Collector):
                 for backend, percentage in one.weights:
                     weight.add_metric((one.namespace, one.name, backend), percentage)
             yield weight
-
-    def _parts(self) -> Iterator[Sequence[RouteState]]:
-        """Yield the states of some routes at a time, and once none where there are none."""
-        states = iter(self.states())
-        part = list(islice(states, PART_ROUTES))
-        yield part
-        while part := list(islice(states, PART_ROUTES)):
-            yield part

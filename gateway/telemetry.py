@@ -6,7 +6,6 @@ written by a thread of its own: when standard output blocks, lines are dropped a
 
 import contextlib
 import threading
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
@@ -19,9 +18,10 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.journal import RequestRecord, line
-from gateway.request_series import RequestSeries, cumulative, families
+from gateway.request_series import WAITS, Histogram, RequestSeries, families
 from gateway.route_metrics import RouteMetrics
 from program.certificate_ends import CertificateEnds
+from program.metric_parts import in_parts
 
 ACCESS_LOG_LINES: Final = 8192
 """Records that may wait for standard output before further ones are dropped."""
@@ -29,10 +29,7 @@ ACCESS_LOG_SECONDS: Final = 0.05
 """Seconds in which records gather before they are written together."""
 MOST_CALLERS: Final = 4096
 """Largest number of callers whose requests are counted apart; those of further ones count for `other`."""
-PART_SERIES: Final = 16
-"""Series that are given to a page of metrics together."""
 _LABELS: Final = ("namespace", "model", "backend")
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Series:
@@ -41,16 +38,16 @@ class Series:
     Only the thread of the event loop counts, so this needs no locks, unlike the types of the client library.
     """
 
-    __slots__ = ("duration", "duration_sum", "first_byte", "first_byte_sum", "keep_alives", "requests", "statuses")
+    __slots__ = ("duration", "first_byte", "keep_alives", "requests", "statuses")
 
     def __init__(self) -> None:
         self.requests = RequestSeries()
         """Times, tokens and attempts of the requests."""
         self.statuses: dict[int, int] = {}
-        self.duration = [0] * (len(_SECONDS) + 1)
-        self.duration_sum = 0.0
-        self.first_byte = [0] * (len(_SECONDS) + 1)
-        self.first_byte_sum = 0.0
+        self.duration = Histogram(WAITS)
+        """Seconds from a request's head to the end of the response."""
+        self.first_byte = Histogram(WAITS)
+        """Seconds from a request's head to the head of the response."""
         self.keep_alives = 0
         """Comments that clients got while the backend was silent."""
 
@@ -63,11 +60,9 @@ class Series:
             first_byte_seconds: Seconds from the request's head to the head of the response; None without a response.
         """
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.duration[bisect_left(_SECONDS, seconds)] += 1
-        self.duration_sum += seconds
+        self.duration.observe(seconds)
         if first_byte_seconds is not None:
-            self.first_byte[bisect_left(_SECONDS, first_byte_seconds)] += 1
-            self.first_byte_sum += first_byte_seconds
+            self.first_byte.observe(first_byte_seconds)
 
 
 class _Routes(Collector):
@@ -78,8 +73,7 @@ class _Routes(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families with the counts of this moment, each in parts: there may be thousands of routes."""
-        known = list(self.known.items())
-        parts = [known[start : start + PART_SERIES] for start in range(0, max(1, len(known)), PART_SERIES)]
+        parts = list(in_parts(self.known.items()))
         for part in parts:
             requests = CounterMetricFamily(
                 "beamlit_gateway_requests",
@@ -97,7 +91,7 @@ class _Routes(Collector):
                 labels=_LABELS,
             )
             for key, series in part:
-                duration.add_metric(key, cumulative(_SECONDS, series.duration), series.duration_sum)
+                series.duration.add_to(duration, key, zeros=True)
             yield duration
         for part in parts:
             first_byte = HistogramMetricFamily(
@@ -106,7 +100,7 @@ class _Routes(Collector):
                 labels=_LABELS,
             )
             for key, series in part:
-                first_byte.add_metric(key, cumulative(_SECONDS, series.first_byte), series.first_byte_sum)
+                series.first_byte.add_to(first_byte, key, zeros=True)
             yield first_byte
         for part in parts:
             keep_alives = CounterMetricFamily(

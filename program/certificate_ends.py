@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -11,14 +10,13 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from program.metric_parts import in_parts
 from program.validity import end_of, ends_of
 
 MOST: Final = 1024
 """Largest number of certificates that are remembered; the one that was not seen for longest is forgotten first."""
 SEEN_SECONDS: Final = 86400.0
 """Seconds for which a certificate is told of after it was last used: its owner may have renewed it since."""
-PART: Final = 16
-"""Certificates that are given to a page of metrics together."""
 FILE_BYTES: Final = 1 << 20
 """Bytes of the largest file of certificates that is read."""
 
@@ -56,12 +54,8 @@ class CertificateEnds(Collector):
         self._seen[key] = content, self._clock()
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metric as it is now, in parts: there may be thousands of authorities."""
-        known = self._ends()
-        part = list(islice(known, PART))
-        yield self._family(part)
-        while part := list(islice(known, PART)):
-            yield self._family(part)
+        """Return the metric as it is now, in parts: there may be thousands of authorities."""
+        return map(self._family, in_parts(self._ends()))
 
     def _family(self, part: Iterable[tuple[str, str, float]]) -> Metric:
         ends = GaugeMetricFamily(

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from gateway.drill.findings import Reason
 from gateway.drill.record import DrillRecord
-from gateway.telemetry import PART_SERIES
+from program.metric_parts import in_parts
 
 Key = tuple[str, str, str]
 """Namespace, model and backend."""
@@ -24,8 +24,7 @@ class DrillMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metric families with the results of now, each in parts: there may be thousands of routes."""
-        known = list(self._records())
-        parts = [known[start : start + PART_SERIES] for start in range(0, max(1, len(known)), PART_SERIES)]
+        parts = list(in_parts(self._records()))
         for part in parts:
             drills = CounterMetricFamily(
                 "beamlit_gateway_drills",

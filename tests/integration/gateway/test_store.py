@@ -14,10 +14,10 @@ import pytest
 from gateway import admin
 from gateway.api.v1alpha1 import Breaker
 from gateway.journal import Journal
-from gateway.route_metrics import PART_ROUTES
 from gateway.routes import sources
 from gateway.routes.store import COALESCE_SECONDS, RouteStore
 from gateway.telemetry import Metrics
+from program.metric_parts import PART
 from tests.integration.gateway.wire import document, local, remote
 from tests.integration.servers import until
 
@@ -109,9 +109,9 @@ async def test_metrics_of_many_routes_come_in_parts(store: RouteStore, metrics: 
         return [(one.name, len(one.samples)) for one in metrics.routes_in_force.collect()]
 
     assert parts() == [(name, 0) for name in families]
-    number = 2 * PART_ROUTES + 1
+    number = 2 * PART + 1
     store.apply(snapshot(*(("default", f"a{one}", text(f"a{one}")) for one in range(number))))
-    assert parts() == [(name, samples) for name in families for samples in (PART_ROUTES, PART_ROUTES, 1)]
+    assert parts() == [(name, samples) for name in families for samples in (PART, PART, 1)]
 
 
 @pytest.mark.parametrize("slice_seconds", [0.0])

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.telemetry import PART_SERIES, Metrics
+from gateway.telemetry import Metrics
 from program import pages
+from program.metric_parts import PART
 
 KINDS = ("counter", "gauge", "gaugehistogram", "histogram", "info", "stateset", "summary", "unknown")
 ENDINGS = ("", "_bucket", "_count", "_created", "_gcount", "_gsum", "_info", "_sum", "_total")
@@ -70,7 +71,7 @@ def test_no_metrics_are_an_empty_page() -> None:
 def test_the_gateways_metrics_are_whole() -> None:
     """Many routes give each family of the gateway once, with a small piece of the page for a few samples."""
     metrics = Metrics()
-    for number in range(3 * PART_SERIES + 1):
+    for number in range(3 * PART + 1):
         metrics.series("default", f"model-{number}", "local").observe(200, 0.1, 0.05)
     found = list(pages.metrics(metrics.registry))
     page = b"".join(found).decode()
@@ -78,6 +79,6 @@ def test_the_gateways_metrics_are_whole() -> None:
         name = "requests_total" if kind is CounterMetricFamily else "request_seconds"
         assert page.count(f"# TYPE beamlit_gateway_{name} ") == 1
         assert page.count(f"# HELP beamlit_gateway_{name} ") == 1
-    assert page.count("beamlit_gateway_requests_total{") == 3 * PART_SERIES + 1
-    assert page.count("beamlit_gateway_first_byte_seconds_count{") == 3 * PART_SERIES + 1
+    assert page.count("beamlit_gateway_requests_total{") == 3 * PART + 1
+    assert page.count("beamlit_gateway_first_byte_seconds_count{") == 3 * PART + 1
     assert max(piece.count(b"\n") for piece in found) <= pages.SAMPLES
