@@ -127,7 +127,7 @@ class StatefulPaths(StrEnum):
 
 
 class StreamUsage(StrEnum):
-    """Which streams of completions servers are asked to name the tokens of."""
+    """Streams of completions of which servers are asked to name the tokens."""
 
     AS_ASKED = "asAsked"
     """Those whose clients ask for it."""

@@ -45,7 +45,7 @@ class OverrideMode(StrEnum):
     FORCE = "Force"
     """The override holds whether or not a local replica is ready."""
     DRILL = "Drill"
-    """As Normal; what came of it is in `status.offloading.drill`."""
+    """The override gives way as a Normal one does, and `status.offloading.drill` has its outcome."""
 
 
 class Override(ApiModel):

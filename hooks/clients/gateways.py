@@ -18,6 +18,7 @@ import structlog
 from hooks import reasons
 from hooks.clients.errors import Api, CallFailed, TooLarge
 from hooks.clients.http import in_words, read_body
+from hooks.clients.measured import measured
 from hooks.observation.drills import NoReport, Reading, Report, Round, Route, read_report
 from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
@@ -178,33 +179,25 @@ class Gateways:
             CallFailed: it reports nothing.
         """
         host = f"[{address}]" if ":" in address else address
-        started, code = time.perf_counter(), "cancelled"
+        url = f"http://{host}:{self._port}{PATH}"
+        headers = {"accept": "application/json", "accept-encoding": "identity"}
         try:
-            headers = {"accept": "application/json", "accept-encoding": "identity"}
-            async with self._client.stream("GET", f"http://{host}:{self._port}{PATH}", headers=headers) as response:
-                if response.status_code != 200:
-                    code = str(response.status_code)
-                    words = f"{API.words} responds with status {code} when it is asked what its drills found."
-                    raise CallFailed(reasons.UNREACHABLE, words)
-                content = await read_body(API, response, REPORT_BYTES)
-                report = (
-                    read_report(content) if len(content) < _LARGE else await asyncio.to_thread(read_report, content)
-                )
-                code = "200"
-                return report
+            with measured(self._metrics, API) as call:
+                async with self._client.stream("GET", url, headers=headers) as response:
+                    if response.status_code != 200:
+                        call.code = str(response.status_code)
+                        words = f"{API.words} responds with status {call.code} when it is asked what its drills found."
+                        raise CallFailed(reasons.UNREACHABLE, words)
+                    content = await read_body(API, response, REPORT_BYTES)
+                    report = (
+                        read_report(content) if len(content) < _LARGE else await asyncio.to_thread(read_report, content)
+                    )
+                    call.code = "200"
         except TooLarge:
-            code = "error"
             words = f"{API.words} reports more than {REPORT_BYTES >> 20} MiB, which is more than hooks read."
             raise CallFailed(reasons.UNREACHABLE, words) from None
         except NoReport as exc:
-            code = "error"
             raise CallFailed(reasons.UNREACHABLE, f"{API.words} {exc}.") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
-            code = "error"
             raise CallFailed(reasons.UNREACHABLE, f"{API.words} cannot be asked: {in_words(exc)}.") from None
-        except CallFailed:
-            code = "error" if code == "cancelled" else code
-            raise
-        finally:
-            self._metrics.source_requests.labels(API.name, code).inc()
-            self._metrics.source_seconds.labels(API.name).observe(time.perf_counter() - started)
+        return report

@@ -6,7 +6,6 @@ used, and nothing is sent to another host. Callers set the deadlines: a call tha
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +14,7 @@ import httpx
 
 from hooks import reasons
 from hooks.clients.errors import Api, CallFailed, TooLarge, Trouble
+from hooks.clients.measured import measured
 from hooks.telemetry import Metrics
 
 CONNECTIONS: Final = 16
@@ -106,31 +106,24 @@ class HttpClient:
         self, api: Api, method: str, path: str, query: Parameters, form: Parameters, limit: int
     ) -> HttpResponse:
         headers = {"accept": "application/json", "accept-encoding": "identity", **await self._headers()}
-        started, code = time.perf_counter(), "cancelled"
         try:
-            async with self._client.stream(
-                method,
-                self._url + path,
-                params=list(query) or None,
-                data=dict(form) or None,
-                headers=headers,
-            ) as response:
-                body = await read_body(api, response, limit)
-                code = str(response.status_code)
-                return HttpResponse(response.status_code, body)
+            with measured(self._metrics, api) as call:
+                async with self._client.stream(
+                    method,
+                    self._url + path,
+                    params=list(query) or None,
+                    data=dict(form) or None,
+                    headers=headers,
+                ) as response:
+                    body = await read_body(api, response, limit)
+                    call.code = str(response.status_code)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
-            code = "error"
             if isinstance(exc, httpx.ConnectTimeout):
                 words = f"{api.words} cannot be connected to in time: see that it is up and that no policy is between."
                 raise CallFailed(reasons.TIMED_OUT, words, Trouble.GONE) from None
             trouble = Trouble.GONE if isinstance(exc, httpx.ConnectError | httpx.ProxyError) else Trouble.SILENT
             raise CallFailed(reasons.UNREACHABLE, f"{api.words} cannot be asked: {in_words(exc)}.", trouble) from None
-        except CallFailed:
-            code = "error"
-            raise
-        finally:
-            self._metrics.source_requests.labels(api.name, code).inc()
-            self._metrics.source_seconds.labels(api.name).observe(time.perf_counter() - started)
+        return HttpResponse(response.status_code, body)
 
 
 async def read_body(api: Api, response: httpx.Response, limit: int) -> bytes:

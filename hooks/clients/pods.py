@@ -5,7 +5,6 @@ environment is used, and a response is read up to a limit and must not be compre
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol
@@ -16,6 +15,7 @@ import httpx
 from hooks import reasons
 from hooks.clients.errors import Api, CallFailed
 from hooks.clients.http import in_words, read_body
+from hooks.clients.measured import measured
 from hooks.telemetry import Metrics
 from program.addresses import AddressRules
 
@@ -100,25 +100,18 @@ class PodClient:
         await self._client.aclose()
 
     async def _sent(self, url: str) -> Page:
-        started, code = time.perf_counter(), "cancelled"
+        headers = {"accept": _ACCEPT, "accept-encoding": "identity", "connection": "close"}
         try:
-            headers = {"accept": _ACCEPT, "accept-encoding": "identity", "connection": "close"}
-            async with self._client.stream("GET", url, headers=headers) as response:
-                if response.status_code != 200:
-                    code = str(response.status_code)
-                    raise _refused(response.status_code)
-                content = await read_body(API, response, PAGE_BYTES)
-                code = "200"
-                return Page(content, response.headers.get("content-type", "").startswith(_OPEN_METRICS))
+            with measured(self._metrics, API) as call:
+                async with self._client.stream("GET", url, headers=headers) as response:
+                    if response.status_code != 200:
+                        call.code = str(response.status_code)
+                        raise _refused(response.status_code)
+                    content = await read_body(API, response, PAGE_BYTES)
+                    call.code = "200"
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
-            code = "error"
             raise CallFailed(reasons.UNREACHABLE, f"{API.words} cannot be asked: {in_words(exc)}.") from None
-        except CallFailed:
-            code = "error" if code == "cancelled" else code
-            raise
-        finally:
-            self._metrics.source_requests.labels(API.name, code).inc()
-            self._metrics.source_seconds.labels(API.name).observe(time.perf_counter() - started)
+        return Page(content, response.headers.get("content-type", "").startswith(_OPEN_METRICS))
 
 
 def _refused(status: int) -> CallFailed:
