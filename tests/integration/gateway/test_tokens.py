@@ -305,14 +305,16 @@ async def test_a_token_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None
             assert await status(one, token) == 200
         assert await status(one, other) == 200
         assert len(verified) == 2
-        short = issuer.token(exp=int(time.time()) + 2)
-        seen = {await status(one, short)}
-        async with asyncio.timeout(SECONDS):
-            while 401 not in seen:
-                seen.add(await status(one, short))
+        short = b""
+        for seconds in (2, 8, 32):  # the machine may be so busy that a short life ends before the request is there
+            del verified[:]
+            short = issuer.token(exp=int(time.time()) + seconds)
+            if await status(one, short) == 200:
+                break
+        async with asyncio.timeout(SECONDS + 32):
+            while await status(one, short) != 401:
                 await asyncio.sleep(0.05)
-        assert seen == {200, 401}
-        assert len(verified) == 3
+        assert len(verified) == 1
 
 
 async def test_keys_are_rotated() -> None:
@@ -337,17 +339,17 @@ async def test_keys_are_rotated() -> None:
 
 async def test_keys_are_rotated_under_one_id() -> None:
     """An issuer may give a new key the id of the old one, or no id: a signature that is not valid asks for it again."""
-    one_id, none = {"kid": "1"}, {"kid": None}
-    for header in (one_id, none):
-        async with issuing() as (issuer, _), running(issuer.url) as (one, _):
+    certs = Issuer().path + "/certs"
+    for kid in ("1", None):
 
-            def published(name: str, members: dict[str, Any], issuer: Issuer = issuer) -> bytes:
-                key = {**rsa_key(name).as_dict(private=False), **members}
-                return page({"keys": [{member: value for member, value in key.items() if value is not None}]})
+        def published(name: str, kid: str | None = kid) -> bytes:
+            key = {**rsa_key(name).as_dict(private=False), "kid": kid}
+            return page({"keys": [{member: value for member, value in key.items() if value is not None}]})
 
-            issuer.pages[issuer.path + "/certs"] = published("first", header)
+        header = {"kid": kid}
+        async with issuing(Issuer(pages={certs: published("first")})) as (issuer, _), running(issuer.url) as (one, _):
             assert await status(one, issuer.token(header=header)) == 200
-            issuer.pages[issuer.path + "/certs"] = published("other", header)
+            issuer.pages[certs] = published("other")
             new = issuer.token(rsa_key("other"), header=header)
             async with asyncio.timeout(SECONDS):
                 while await status(one, new) != 200:
