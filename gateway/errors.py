@@ -257,7 +257,7 @@ class MalformedCoding(RequestError):
 
 
 class Unauthorized(RequestError):
-    """The request has no credential, and the gateway serves nobody without one."""
+    """The request has no credential, and the gateway serves no request without one."""
 
     status = 401
     code = "unauthorized"

@@ -371,10 +371,10 @@ def _backend_plan(route: Route, index: int, settings: Settings, plan: RoutePlan)
     place = find_destination(route, backend, settings)
     origin, target, authenticated, certified = place.origin, place.target, place.authenticated, place.certified
     state = plan.runtime.backend(backend, origin, document.breaker)
-    told = None
+    endpoints = None
     if backend.service is not None and plan.endpoints is not None and backend.endpoints is Endpoints.PODS:
-        told = plan.endpoints.follow(route.namespace, backend.service, origin.host, origin.port)
-    state.follow(told, partial(_pod_origin, origin), document.breaker, _choice(document.affinity.type, state.pods))
+        endpoints = plan.endpoints.follow(route.namespace, backend.service, origin.host, origin.port)
+    state.follow(endpoints, partial(_pod_origin, origin), document.breaker, _choice(document.affinity.type, state.pods))
     return BackendPlan(
         backend=backend,
         index=index,

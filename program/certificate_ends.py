@@ -16,7 +16,7 @@ from program.validity import end_of, ends_of
 MOST: Final = 1024
 """Largest number of certificates that are remembered; the one that was not seen for longest is forgotten first."""
 SEEN_SECONDS: Final = 86400.0
-"""Seconds for which a certificate is told of after it was last used: its owner may have renewed it since."""
+"""Seconds for which a certificate is shown after it was last used: its owner may have renewed it since."""
 FILE_BYTES: Final = 1 << 20
 """Bytes of the largest file of certificates that is read."""
 

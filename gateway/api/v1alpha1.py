@@ -475,7 +475,7 @@ class Access(_Part):
 
 
 class LocalOnly(_Part):
-    """Requests that never go to a remote backend, told by a header field."""
+    """Requests that never go to a remote backend, identified by a header field."""
 
     header: HeaderName
     """Name of the header field."""

@@ -4,7 +4,7 @@ An EndpointSlice belongs to one Service and to one family of addresses; all of i
 other slices of the Service may have another one. A pod may be in two slices for a moment, or in one of each family:
 it counts once. https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 
-Whoever may write EndpointSlices in a namespace says where the Services of that namespace lead, as ever. What a slice
+A user who may write EndpointSlices in a namespace decides where the Services of that namespace lead, as ever. What a slice
 says counts for its own namespace only, and its addresses are checked when they are connected to.
 """
 
@@ -52,7 +52,7 @@ class Endpoint(NamedTuple):
     name: str
     """Name of the pod, in the namespace of the Service."""
     uid: str
-    """UID of the pod, which another pod of the same name does not have; empty where it is not told."""
+    """UID of the pod, which another pod of the same name does not have; empty where it is not known."""
     addresses: tuple[str, ...]
     """Its addresses, at most one of each family: that of IPv4 first."""
     port: int
@@ -72,7 +72,7 @@ class EndpointSlice(NamedTuple):
 
 
 class ServiceEndpoints:
-    """The pods of one Service now. Whoever uses them looks here for each request, since they change at any time."""
+    """The pods of one Service now. They change at any time, so each request looks here."""
 
     __slots__ = ("__weakref__", "pods")
 
@@ -113,12 +113,12 @@ class EndpointTable:
         self._permit = permit
         self._namespaces: dict[str, _Namespace] = {}
         self._services: WeakValueDictionary[tuple[str, str], ServiceEndpoints] = WeakValueDictionary()
-        """What is told to those that use it, by Service."""
+        """Pods as their backends see them, by Service."""
         self._by_service: dict[tuple[str, str], dict[str, EndpointSlice]] = {}
         """Slices by Service, then by name."""
 
     def follow(self, namespace: str, service: str, host: str, port: int) -> ServiceEndpoints | None:
-        """Return where the pods of a Service are told from now on; None where its name is always used.
+        """Return the pods of a Service, kept up to date from now on; None where its name is always used.
 
         Args:
             namespace: Namespace of the Service.
@@ -129,14 +129,14 @@ class EndpointTable:
         if self._is_resolved(host, port):
             return None
         key = (namespace, service)
-        told = self._services.get(key)
-        if told is None:
-            told = self._services[key] = ServiceEndpoints()
-            told.pods = serving(self._by_service.get(key, {}).values())
-        return told
+        followed = self._services.get(key)
+        if followed is None:
+            followed = self._services[key] = ServiceEndpoints()
+            followed.pods = serving(self._by_service.get(key, {}).values())
+        return followed
 
     def pods(self, namespace: str, service: str, host: str, port: int) -> tuple[Endpoint, ...] | None:
-        """Return the pods of a Service now, as `follow` tells them; None where its name is always used."""
+        """Return the pods of a Service now, as `follow` returns them; None where its name is always used."""
         if self._is_resolved(host, port):
             return None
         return serving(self._by_service.get((namespace, service), {}).values())
@@ -205,9 +205,9 @@ class EndpointTable:
         self._update(key)
 
     def _update(self, key: tuple[str, str]) -> None:
-        told = self._services.get(key)
-        if told is not None:
-            told.pods = serving(self._by_service.get(key, {}).values())
+        followed = self._services.get(key)
+        if followed is not None:
+            followed.pods = serving(self._by_service.get(key, {}).values())
 
 
 def serving(slices: Iterable[EndpointSlice]) -> tuple[Endpoint, ...]:

@@ -81,20 +81,20 @@ class PodSet:
 
     def __init__(
         self,
-        told: ServiceEndpoints,
+        endpoints: ServiceEndpoints,
         origin_of: Callable[[Endpoint], Hashable],
         rules: Breaker,
         choice: Choice,
     ) -> None:
-        """Use the pods that are `told`.
+        """Use the pods in `endpoints`.
 
         Args:
-            told: Pods of the Service, as they are now.
+            endpoints: Pods of the Service, as they are now.
             origin_of: Function that returns the server to which requests for a pod are sent.
             rules: Rules of the circuit breakers.
             choice: Rule by which a pod is chosen.
         """
-        self.told = told
+        self.endpoints = endpoints
         self.choice = choice
         self._origin_of = origin_of
         self._rules = rules
@@ -114,9 +114,9 @@ class PodSet:
     @property
     def pods(self) -> tuple[Pod, ...]:
         """Pods that get requests now; none where the name of the Service is used."""
-        told = self.told.pods
-        if told is not self._applied:
-            self._renew(told)
+        endpoints = self.endpoints.pods
+        if endpoints is not self._applied:
+            self._renew(endpoints)
         return self._pods
 
     def named(self, name: str) -> Pod | None:
@@ -166,10 +166,10 @@ class PodSet:
         """Return the time at which the first cool-down of a pod ends, one in the past where a pod has none."""
         return min((pod.breaker.cool_until for pod in self.pods), default=-inf)
 
-    def _renew(self, told: tuple[Endpoint, ...]) -> None:
-        """Bring the pods in line with what is told, and keep what is known of those that stay."""
+    def _renew(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Bring the pods in line with their endpoints, and keep what is known of those that stay."""
         before, known = self._known, {}
-        for endpoint in told:
+        for endpoint in endpoints:
             key = _identity(endpoint)
             pod = before.get(key)
             known[key] = Pod(endpoint.name, self._origin_of(endpoint), self._rules) if pod is None else pod
@@ -178,7 +178,7 @@ class PodSet:
             # It may come back in a moment, as slices change, and is not idle or sound then.
             if len(known) < 2 * SERVICE_PODS and key not in known and (pod.in_flight or not pod.breaker.usable):
                 known[key] = pod
-        self._applied, self._known = told, known
+        self._applied, self._known = endpoints, known
 
 
 def _identity(endpoint: Endpoint) -> Endpoint:

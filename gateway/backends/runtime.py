@@ -48,19 +48,19 @@ class BackendRuntime:
 
     def follow(
         self,
-        told: ServiceEndpoints | None,
+        endpoints: ServiceEndpoints | None,
         origin_of: Callable[[Endpoint], Hashable],
         rules: v1alpha1.Breaker,
         choice: Choice,
     ) -> None:
-        """Use the pods that are told from now on, or the name of the Service where none are.
+        """Use the pods in `endpoints` from now on, or the name of the Service where it is None.
 
-        What is known of pods is kept while they are told in the same place.
+        What is known of pods is kept while it is the same object.
         """
-        if told is None:
+        if endpoints is None:
             self.pods = None
-        elif self.pods is None or self.pods.told is not told:
-            self.pods = PodSet(told, origin_of, rules, choice)
+        elif self.pods is None or self.pods.endpoints is not endpoints:
+            self.pods = PodSet(endpoints, origin_of, rules, choice)
         else:
             self.pods.apply(rules)
             self.pods.choice = choice

@@ -3,8 +3,8 @@
 What counts is which part of the first events is late. A verdict is passed on those of one window: at least a second
 long, and at least twenty first events. Where more than a tenth is late and the limit was used, it becomes four fifths;
 otherwise it grows by one where it was used. Only requests that were sent after the last cut are evidence for the next
-one, so a limit is not cut twice for one queue, and a request that was alone at the backend is never evidence: nobody
-else made it wait.
+one, so a limit is not cut twice for one queue, and a request that was alone at the backend is never evidence: no other
+request made it wait.
 
 A limit that was not used says nothing about the backend, and late events may come from long prompts. So then it takes
 more than half of the first events, and the limit comes down to four fifths of what was in flight. In this way a limit

@@ -122,7 +122,7 @@ class Tracer:
         """Keep no trace yet.
 
         Args:
-            ratio: Part of the traces that is kept, told by their ids, so that all who ask so decide alike.
+            ratio: Part of the traces that is kept, chosen by their ids, so that all who ask so decide alike.
             parent_based: Whether that counts only for traces that begin here, and others are kept as their flag says.
             size: Number of traces that may wait; further ones are dropped.
             wake_at: Number of waiting traces at which `ready` is set.

@@ -74,14 +74,14 @@ class NameServer:
             OSError: The question cannot be asked.
         """
 
-        def told(response: Any, error: int | None) -> None:
+        def respond(response: Any, error: int | None) -> None:
             nodes = () if error is not None or response is None else response.nodes
             addresses = tuple(dict.fromkeys(node.addr[0].decode() for node in nodes))
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(result, addresses, min((node.ttl for node in nodes), default=0))
 
         try:
-            self._channel.getaddrinfo(name, None, type=socket.SOCK_STREAM, callback=told)
+            self._channel.getaddrinfo(name, None, type=socket.SOCK_STREAM, callback=respond)
         except pycares.AresError as exc:
             raise OSError(str(exc)) from None
 

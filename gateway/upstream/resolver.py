@@ -182,7 +182,7 @@ class Resolver:
             self._server.close()
 
     async def _find(self, name: str, owner: str) -> tuple[str, ...]:
-        """Return the addresses of a name: those it has now, or the last known ones while nobody tells."""
+        """Return the addresses of a name: those it has now, or the last known ones while no name server responds."""
         now = asyncio.get_running_loop().time()
         tenant = self._tenant(owner)
         known = tenant.names.get(name)

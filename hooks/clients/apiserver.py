@@ -47,7 +47,7 @@ class Group:
 
 
 class ObjectSource(Protocol):
-    """An API server, whoever makes the calls."""
+    """An API server, whichever client makes the calls."""
 
     async def get(self, group: Group, path: str, query: Parameters, limit: int = ..., /) -> Object | None:
         """Return the object at a path, as `ApiServer.get` does."""
@@ -84,7 +84,7 @@ class ApiServer:
             client = await connect(None, connections=CONNECTIONS, strict_tls=strict_tls)
         except ClusterError as exc:
             log.warning("api_server_unusable", error=str(exc))
-            without = "Hooks cannot use the API server that they were told of: their log says why."
+            without = "Hooks cannot use the API server that they are configured with: their log says why."
             return cls(None, metrics, seconds, without)
         without = "Hooks know no API server: run them in a cluster, or set KUBECONFIG."
         return cls(client, metrics, seconds, without)

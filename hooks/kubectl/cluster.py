@@ -33,7 +33,7 @@ _FORBIDDEN: Final = re.compile(
 
 
 class ClusterFailed(Exception):
-    """A call that failed. The message is a sentence for whoever typed the command."""
+    """A call that failed. The message is a sentence for the user who typed the command."""
 
 
 class Refused(ClusterFailed):

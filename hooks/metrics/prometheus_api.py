@@ -45,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 
 class QuerySource(Protocol):
-    """A Prometheus server, whoever makes the calls."""
+    """A Prometheus server, whichever client makes the calls."""
 
     async def query(self, expression: str, /) -> tuple[Point, ...]:
         """Return the values that an expression has now, as `PrometheusServer.query` does."""

@@ -391,9 +391,9 @@ class _Path:
         memory, held = self.memory, self.memory.held or 0
         claim = memory.claim or Claim.BLIND
         # An autoscaler at work, and a metric that cannot be read, say nothing of what the next attempt will find.
-        told = self._is_measured and not self.in_force.scaling
-        attempts = memory.attempts.failed(claim) if told else memory.attempts
-        # A load that has risen since the step stood is answered by its size, where a formula tells it.
+        counts = self._is_measured and not self.in_force.scaling
+        attempts = memory.attempts.failed(claim) if counts else memory.attempts
+        # A load that has risen since the step stood is met by its size, where a formula tells it.
         late = self.proportional and not self._is_soon
         share = self.higher() if late else min(held, self.behavior.percentage)
         # The next sample that is at the target when this window ends brings the whole percentage.

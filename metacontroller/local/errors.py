@@ -52,7 +52,7 @@ class TooManyRequests(StandInError):
     def __init__(self, retry_after: float) -> None:
         """Create the error. `retry_after` is the number of seconds until the next try; 0 where the field was missing or
         invalid."""
-        super().__init__(f"the hook answered 429, tried again in {retry_after:g} s")
+        super().__init__(f"the hook responded with 429, tried again in {retry_after:g} s")
         self.retry_after = retry_after
 
 

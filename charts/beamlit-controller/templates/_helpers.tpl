@@ -150,7 +150,7 @@ spec:
   {{- else }}
   maxUnavailable: {{ $budget.maxUnavailable }}
   {{- end }}
-  # A pod that is not ready serves nobody: it must not keep a node from being drained.
+  # A pod that is not ready serves no request: it must not keep a node from being drained.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:

@@ -15,7 +15,7 @@ from tests.integration.gateway.wire import Client, Running, gateway, message, re
 from tests.integration.servers import ScriptedServer, ServerSide, serving
 
 SMUGGLED: Final = b"GET /default/demo/smuggled HTTP/1.1\r\nHost: gateway\r\n\r\n"
-"""Body of the requests: nobody may take it for a request."""
+"""Body of the requests, which no server may take for a request."""
 NEXT: Final = b"GET /default/demo/next HTTP/1.1\r\nHost: gateway\r\nX-Request-Id: next\r\n\r\n"
 
 OFFERS: Final[dict[str, tuple[bytes, ...]]] = {

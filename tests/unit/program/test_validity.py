@@ -1,4 +1,4 @@
-"""When certificates end: read from their encoding, and told of as a metric."""
+"""When certificates end: read from their encoding, and shown as a metric."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_a_certificate_that_was_cut_or_changed(data: st.DataObject) -> None:
 
 
 def test_a_chain_and_what_is_no_certificate_in_it() -> None:
-    """The ends of all certificates of a text are told, whatever stands between them; what is none is left out."""
+    """The ends of all certificates of a text are returned, whatever stands between them; what is none is left out."""
     first, second = datetime(2030, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
     broken = "-----BEGIN CERTIFICATE-----\nAAAA=A\n-----END CERTIFICATE-----\n"
     text = f"subject: x\n{pem(ending(first))}{broken}# next\n{pem(ending(second))}"
@@ -89,7 +89,7 @@ def test_a_chain_and_what_is_no_certificate_in_it() -> None:
     assert ends_of("no certificate") == []
 
 
-def told(ends: CertificateEnds) -> dict[tuple[str, str], float]:
+def shown(ends: CertificateEnds) -> dict[tuple[str, str], float]:
     """Return what the metric tells, by the labels."""
     samples = [one for part in ends.collect() for one in part.samples]
     return {(one.labels["certificate"], one.labels["name"]): one.value for one in samples}
@@ -108,19 +108,19 @@ class Clock:
 
 def test_certificates_that_are_used() -> None:
     """Of a chain the first end counts; a certificate that has changed counts as it is now, and one that was not used
-    for a day is not told of any more."""
+    for a day is no longer in the metric."""
     early, late = datetime(2030, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
     clock = Clock()
     ends = CertificateEnds("gateway", clock)
-    assert told(ends) == {}
+    assert shown(ends) == {}
     ends.see("client", "default/c", pem(ending(late)) + pem(ending(early)))
     ends.see("server", "api.example:443", der(ending(early)))
     ends.see("server", "odd.example:443", b"odd")
-    assert told(ends) == dict.fromkeys([("client", "default/c"), ("server", "api.example:443")], early.timestamp())
+    assert shown(ends) == dict.fromkeys([("client", "default/c"), ("server", "api.example:443")], early.timestamp())
     clock.now = SEEN_SECONDS / 2
     ends.see("server", "api.example:443", der(ending(late)))
     clock.now = SEEN_SECONDS + 1
-    assert told(ends) == {("server", "api.example:443"): late.timestamp()}
+    assert shown(ends) == {("server", "api.example:443"): late.timestamp()}
 
 
 def test_the_number_of_certificates_is_bounded() -> None:
@@ -129,9 +129,9 @@ def test_the_number_of_certificates_is_bounded() -> None:
     content = der(ending(datetime(2030, 1, 1, tzinfo=UTC)))
     for number in range(MOST + 5):
         ends.see("server", f"{number}.example:443", content)
-    assert len(told(ends)) == MOST
-    assert ("server", "4.example:443") not in told(ends)
-    assert ("server", f"{MOST + 4}.example:443") in told(ends)
+    assert len(shown(ends)) == MOST
+    assert ("server", "4.example:443") not in shown(ends)
+    assert ("server", f"{MOST + 4}.example:443") in shown(ends)
 
 
 def test_the_listener_and_authorities(tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_the_listener_and_authorities(tmp_path: Path) -> None:
     ends.listener = tmp_path / "tls.crt"
     ends.authorities = lambda: [("default/demo/remote", pem(ending(early)) + pem(ending(late))), ("a/b/c", "none")]
     authority = {("authority", "default/demo/remote"): late.timestamp()}
-    assert told(ends) == authority
+    assert shown(ends) == authority
     for days in (3, 9):
         pair = ROOT.issue("hooks", days=(-1, days))
         (tmp_path / "tls.crt").write_text(pair.chain)
-        found = told(ends)
+        found = shown(ends)
         left = timedelta(seconds=found.pop(("listener", "tls.crt")) - datetime.now(UTC).timestamp())
         assert timedelta(days=days - 1) < left <= timedelta(days=days, minutes=1)
         assert found == authority

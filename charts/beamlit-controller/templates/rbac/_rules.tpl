@@ -73,7 +73,7 @@
 - apiGroups: [authorization.beamlit.com]
   resources: [policies]
   verbs: [update]
-# Clusters that enforce it (OpenShift) ask for this right of whoever writes an owner reference that blocks its deletion.
+# Clusters that enforce it (OpenShift) ask for this right of everyone who writes an owner reference that blocks its deletion.
 - apiGroups: [deployment.beamlit.com]
   resources: [modeldeployments/finalizers]
   verbs: [update]

@@ -155,23 +155,23 @@ def test_a_service_has_the_pods_of_its_own_namespace_only() -> None:
     """A Service of the same name in another namespace has other pods."""
     table = table_of(parsed("x", "a"), parsed("x", "b", namespace="other"))
 
-    told = [table.follow(namespace, "demo-local", "h", 80) for namespace in ("default", "other", "third")]
+    followed = [table.follow(namespace, "demo-local", "h", 80) for namespace in ("default", "other", "third")]
 
-    assert [[pod.name for pod in one.pods] for one in told if one is not None] == [["a"], ["b"], []]
+    assert [[pod.name for pod in one.pods] for one in followed if one is not None] == [["a"], ["b"], []]
 
 
 def test_changes_are_seen_by_those_who_follow() -> None:
     """What is followed changes with each slice, and is empty once the last one is gone."""
     table = EndpointTable()
-    told = table.follow("default", "demo-local", "h", 80)
-    assert told is not None
+    followed = table.follow("default", "demo-local", "h", 80)
+    assert followed is not None
 
-    seen = [told.pods]
+    seen = [followed.pods]
     for one in (parsed("x", "a"), parsed("y", "b"), parsed("x", "c", service="another")):
         assert table.put(one)
-        seen.append(told.pods)
+        seen.append(followed.pods)
     assert table.keep_only({"default": {"x"}})
-    seen.append(told.pods)
+    seen.append(followed.pods)
 
     assert [[pod.name for pod in pods] for pods in seen] == [[], ["a"], ["a", "b"], ["b"], []]
     assert not table.remove("default", "y")
@@ -196,10 +196,10 @@ def test_a_pod_at_an_address_that_is_refused_does_not_count() -> None:
         one = read(slice_of(endpoint(f"pod-{number}", address), name=f"slice-{number}"))
         assert one is not None
         table.put(one)
-    told = table.follow("default", "demo-local", "h", 80)
+    followed = table.follow("default", "demo-local", "h", 80)
 
-    assert told is not None
-    assert [pod.name for pod in told.pods] == ["pod-0", "pod-2"]
+    assert followed is not None
+    assert [pod.name for pod in followed.pods] == ["pod-0", "pod-2"]
 
 
 def test_a_namespace_has_bounds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +209,9 @@ def test_a_namespace_has_bounds_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     table = table_of(parsed("x", "a"), parsed("y", "b"), parsed("z", "c"), parsed("x", "a", "d", "e", "f"))
     table.put(parsed("z", "c", namespace="other"))
 
-    told = [table.follow(namespace, "demo-local", "h", 80) for namespace in ("default", "other")]
+    followed = [table.follow(namespace, "demo-local", "h", 80) for namespace in ("default", "other")]
 
-    assert [[pod.name for pod in one.pods] for one in told if one is not None] == [["b"], ["c"]]
+    assert [[pod.name for pod in one.pods] for one in followed if one is not None] == [["b"], ["c"]]
     assert table.left_out == {"default": 2}
 
 
@@ -263,7 +263,7 @@ _CHANGES = st.lists(
 def test_a_table_is_what_its_last_slices_say(changes: list[tuple[str, str, str, set[str]]]) -> None:
     """After any changes a Service has the pods of the slices that are there, as if the table were new."""
     table, kept = EndpointTable(), dict[str, EndpointSlice]()
-    told = {service: table.follow("default", service, "h", 80) for service in ("one", "two")}
+    followed = {service: table.follow("default", service, "h", 80) for service in ("one", "two")}
     for action, name, service, pods in changes:
         if action == "put":
             kept[name] = parsed(name, *sorted(pods), service=service)
@@ -272,6 +272,6 @@ def test_a_table_is_what_its_last_slices_say(changes: list[tuple[str, str, str, 
             kept.pop(name, None)
             table.remove("default", name)
 
-    for service, followed in told.items():
+    for service, followed in followed.items():
         assert followed is not None
         assert followed.pods == serving([one for one in kept.values() if one.service == service])

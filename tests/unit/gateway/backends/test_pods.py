@@ -21,8 +21,8 @@ def endpoint(name: str, uid: str = "", state: PodState = PodState.READY) -> Endp
     return Endpoint(name, uid, ("10.0.0.1",), 8000, state)
 
 
-def told(*names: str) -> ServiceEndpoints:
-    """Return the pods of a Service as they are told."""
+def endpoints(*names: str) -> ServiceEndpoints:
+    """Return the pods of a Service, by their names."""
     result = ServiceEndpoints()
     result.pods = tuple(map(endpoint, names))
     return result
@@ -64,7 +64,7 @@ def test_equal_pods_get_equal_shares() -> None:
 
 def test_no_pod_means_the_name_of_the_service() -> None:
     """Without pods none is chosen, and an attempt at the Service's name leaves nowhere to go on."""
-    pods = pods_of(told())
+    pods = pods_of(endpoints())
 
     assert pods.choose(None, NOW) is None
     assert pods.goes_on((), NOW)
@@ -73,7 +73,7 @@ def test_no_pod_means_the_name_of_the_service() -> None:
 
 def test_a_pod_that_is_not_available_is_chosen_last() -> None:
     """A pod whose breaker is open or that cools down gets a request only while no other one is left."""
-    pods = pods_of(told("a", "b", "c"))
+    pods = pods_of(endpoints("a", "b", "c"))
     a, b, c = pods.pods
     a.breaker.cool_down(NOW + 5)
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_a_pod_that_is_not_available_is_chosen_last() -> None:
 
 def test_further_attempts_go_to_other_pods() -> None:
     """A request goes to each pod once at most."""
-    pods = pods_of(told("a", "b"))
+    pods = pods_of(endpoints("a", "b"))
     a, b = pods.pods
 
     assert [pods.next(None, tried, NOW) for tried in ([], [a], [a, b])] == [a, b, None]
@@ -98,9 +98,9 @@ def test_further_attempts_go_to_other_pods() -> None:
 
 
 def test_what_is_known_of_a_pod_outlives_changes_of_slices() -> None:
-    """A pod keeps its state while it is told, and when it comes back while that still matters; another pod of its name
+    """A pod keeps its state while it is an endpoint, and when it comes back while that still matters; another pod of its name
     has none."""
-    place = told("a", "b")
+    place = endpoints("a", "b")
     pods = pods_of(place)
     a, b = pods.pods
     a.in_flight = 1
@@ -118,7 +118,7 @@ def test_what_is_known_of_a_pod_outlives_changes_of_slices() -> None:
 @pytest.mark.parametrize("rules", [RULES, Breaker(consecutive_failures=1)])
 def test_other_rules_are_those_of_all_pods(rules: Breaker) -> None:
     """Rules of circuit breakers that change count for the pods that are known and for new ones."""
-    place = told("a")
+    place = endpoints("a")
     pods = pods_of(place)
     (a,) = pods.pods
     pods.apply(rules)
