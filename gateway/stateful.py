@@ -1,8 +1,8 @@
 """Requests that refer to an earlier response, which only the server that made it has.
 
 OpenAI's Responses API keeps responses at the server: a later request continues one by `previous_response_id`, or reads,
-cancels or deletes it under `/v1/responses/{id}`. A request whose kind cannot be seen counts as such a request, so that none reaches a
-backend that it must not reach.
+cancels or deletes it under `/v1/responses/{id}`. A request whose kind cannot be seen counts as such a request, so that
+none reaches a backend that it must not reach.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 They are applied to the address that is connected to and not to its spelling. Were every address allowed, a tenant could
 read the cloud's metadata, the node's own services and the cluster's control plane through these programs (server-side
-request forgery). The name of a Service is no better: a user who may write Services and EndpointSlices decides where it leads.
+request forgery). The name of a Service is no better: who may write Services and EndpointSlices decides where it leads.
 """
 
 from collections.abc import Iterable

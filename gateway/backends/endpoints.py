@@ -4,8 +4,8 @@ An EndpointSlice belongs to one Service and to one family of addresses; all of i
 other slices of the Service may have another one. A pod may be in two slices for a moment, or in one of each family:
 it counts once. https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 
-A user who may write EndpointSlices in a namespace decides where the Services of that namespace lead, as ever. What a slice
-says counts for its own namespace only, and its addresses are checked when they are connected to.
+A user who may write EndpointSlices in a namespace decides where the Services of that namespace lead, as ever. What a
+slice says counts for its own namespace only, and its addresses are checked when they are connected to.
 """
 
 import re

@@ -388,6 +388,6 @@ class Gateway(ApiModel):
     """API keys that requests for this model need. If not set, everyone whom the gateway serves may use it. Upgrade all
     gateways before hooks and before the field is used: an older gateway rejects the route."""
     local_only: GatewayLocalOnly | None = None
-    """Requests that never leave the cluster, identified by a header field: not by the split, failover, overflow or while no
-    local replica is ready. If not set, there are none. Upgrade all gateways before hooks and before the field is used:
-    an older gateway rejects the route."""
+    """Requests that never leave the cluster, identified by a header field: not by the split, failover, overflow or
+    while no local replica is ready. If not set, there are none. Upgrade all gateways before hooks and before the field
+    is used: an older gateway rejects the route."""

@@ -272,6 +272,6 @@ def test_a_table_is_what_its_last_slices_say(changes: list[tuple[str, str, str, 
             kept.pop(name, None)
             table.remove("default", name)
 
-    for service, followed in followed.items():
-        assert followed is not None
-        assert followed.pods == serving([one for one in kept.values() if one.service == service])
+    for service, pods_now in followed.items():
+        assert pods_now is not None
+        assert pods_now.pods == serving([one for one in kept.values() if one.service == service])

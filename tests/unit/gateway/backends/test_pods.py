@@ -98,8 +98,8 @@ def test_further_attempts_go_to_other_pods() -> None:
 
 
 def test_what_is_known_of_a_pod_outlives_changes_of_slices() -> None:
-    """A pod keeps its state while it is an endpoint, and when it comes back while that still matters; another pod of its name
-    has none."""
+    """A pod keeps its state while it is an endpoint, and when it comes back while that still matters; another pod of
+    its name has none."""
     place = endpoints("a", "b")
     pods = pods_of(place)
     a, b = pods.pods
