@@ -40,7 +40,7 @@ from gateway.http.cors import OFF, is_preflight
 from gateway.http.event_stream import can_go_on, is_event_stream
 from gateway.http.exchange import Exchange, Fields, RequestHead, ResponseHead, field
 from gateway.http.stream_request import asks_for_stream
-from gateway.http.token_usage import may_have_usage, usage_of_response
+from gateway.http.token_usage import may_have_usage, usage_in
 from gateway.http.usage_filter import UsageFilter
 from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.keep_alive import SWEEP_SECONDS, KeepAlive, KeepAlives
@@ -280,7 +280,7 @@ class Proxy:
             body = response.whole()
             if body is not None:
                 if context.meter is None and head.method == b"POST":
-                    context.usage = usage_of_response(body)
+                    context.usage = usage_in(body)
                 makes_response = context.makes_response and context.pod is not None and response.head.status == 200
                 if makes_response and (made := id_in(body[:BEGINNING_BYTES])) is not None:
                     self._remember(exchange, plan, context, made)

@@ -10,14 +10,16 @@ import orjson
 
 from gateway.http.exchange import RequestHead, ResponseHead, field
 
-END_BYTES: Final = 2048
-"""Bytes of the end of a response, and of its beginning, in which its usage may stand."""
 USAGE_BYTES: Final = 1024
 """Bytes of the largest usage that is read."""
+MOST_LOOKS: Final = 100
+"""Largest number of keys of that name that are looked at in one text."""
 MOST_TOKENS: Final = 10**9
 """Largest number of tokens that a response is believed to have."""
 
 _KEY: Final = b'"usage"'
+_NUMBER: Final = b'_tokens"'
+"""End of the names of all fields of a usage that have a number of tokens."""
 _SPACE: Final = b" \t\r\n"
 _CACHED: Final = ("cache_creation_input_tokens", "cache_read_input_tokens")
 """Tokens of a prompt that Anthropic counts apart."""
@@ -43,39 +45,38 @@ def may_have_usage(request: RequestHead, response: ResponseHead) -> bool:
 
 
 def usage_in(text: bytes) -> TokenUsage | None:
-    """Return the last usage in a text: a response, its end, or a part of an event stream; None without one."""
+    """Return the usage in a text, which is a response or a part of one; None without one.
+
+    Of several the last one counts, and an earlier one for what that one leaves out: Anthropic's API has the tokens of
+    the prompt in the first event and those of the completion near the end. Servers that imitate it may have 0 for the
+    prompt at one of both places.
+    """
+    if text.rfind(_NUMBER) < 0:  # as nearly all of a long stream
+        return None
+    usage: TokenUsage | None = None
     end = len(text)
-    while (found := text.rfind(_KEY, 0, end)) >= 0:
-        end = found
-        start = found + len(_KEY)
+    for _ in range(MOST_LOOKS):
+        end = text.rfind(_KEY, 0, end)
+        if end < 0:
+            break
+        start = end + len(_KEY)
         piece = text[start : start + USAGE_BYTES].lstrip(_SPACE)
         if piece.startswith(b":"):
-            usage = _parsed(piece[1:].lstrip(_SPACE))
-            if usage is not None:
-                return usage
-    return None
+            usage = completed(usage, _parsed(piece[1:].lstrip(_SPACE)))
+            if usage is not None and usage.prompt and usage.completion is not None:
+                break
+    return usage
 
 
-def usage_of_response(body: bytes) -> TokenUsage | None:
-    """Return the usage of a whole response, by its end or else its beginning; None without one."""
-    if len(body) <= 2 * END_BYTES:
-        return usage_in(body)
-    return usage_in(body[-END_BYTES:]) or usage_in(body[:END_BYTES])
-
-
-def usage_of_stream(beginning: bytes, end: bytes) -> TokenUsage | None:
-    """Return the usage of an event stream by its first event and its end; None where it says nothing.
-
-    Anthropic's API has the tokens of the prompt in the first event and those of the completion near the end. Servers
-    that imitate it may have 0 for the prompt at one of both places.
-    """
-    last = usage_in(end)
-    if last is not None and last.prompt:
-        return last
-    first = usage_in(beginning)
-    if first is None or (last is not None and last.prompt is not None and not first.prompt):
-        return last
-    return TokenUsage(first.prompt, first.completion if last is None else last.completion)
+def completed(usage: TokenUsage | None, earlier: TokenUsage | None) -> TokenUsage | None:
+    """Return a usage with what it leaves out from one that the response has said earlier."""
+    if usage is None or earlier is None:
+        return earlier if usage is None else usage
+    prompt = usage.prompt or earlier.prompt
+    return TokenUsage(
+        usage.prompt if prompt is None else prompt,
+        earlier.completion if usage.completion is None else usage.completion,
+    )
 
 
 def _parsed(text: bytes) -> TokenUsage | None:

@@ -1,9 +1,13 @@
-"""Meter of a response: the times between the reads of its body, and the parts of it that say how many tokens it has."""
+"""Meter of a response: the times between the reads of its body, and the tokens that the body says it has."""
 
 from typing import Final
 
-from gateway.http.token_usage import END_BYTES, TokenUsage, usage_of_stream
+from gateway.http.token_usage import USAGE_BYTES, TokenUsage, completed, usage_in
 
+KEPT_BYTES: Final = 2048
+"""Bytes of a body that are kept before a usage is looked for in them."""
+_OVERLAP_BYTES: Final = USAGE_BYTES + 16
+"""Bytes that are looked at a second time, together with what follows them: a usage may have begun in them."""
 _MOST_PIECES: Final = 64
 """Pieces of a body that are kept apart before they are joined."""
 
@@ -15,12 +19,10 @@ class ResponseMeter:
     seconds on the clock of the event loop.
     """
 
-    __slots__ = ("_keeps", "_older", "_pieces", "_size", "beginning", "gaps", "last", "longest", "seconds")
+    __slots__ = ("_found", "_keeps", "_older", "_pieces", "_size", "gaps", "last", "longest", "seconds")
 
     def __init__(self, *, keeps: bool) -> None:
-        """Measure nothing yet; the end of the body is looked at where it is kept."""
-        self.beginning = b""
-        """First event of a stream, or the beginning of another body; empty while it is not known."""
+        """Measure nothing yet; tokens are looked for in a body that can be read, of which parts are kept for that."""
         self.last = 0.0
         """Time of the last read; 0 before the first one."""
         self.gaps = 0
@@ -30,8 +32,10 @@ class ResponseMeter:
         self.longest = 0.0
         """Longest of these times."""
         self._keeps = keeps
+        self._found: TokenUsage | None = None
+        """Tokens that were found in what came before the pieces that are kept."""
         self._older = b""
-        """What came before the pieces that are kept, at least as much of it as is looked at."""
+        """End of what came before these pieces: a usage may have begun in it."""
         self._pieces: list[bytes] = []
         self._size = 0
         """Bytes of these pieces."""
@@ -52,14 +56,16 @@ class ResponseMeter:
             self.last = now
 
     def keep(self, data: bytes) -> None:
-        """Keep a piece of the body for as long as it may be its end."""
+        """Keep a piece of the body until tokens are looked for in it, together with the pieces around it."""
         if not self._keeps:
             return
         pieces = self._pieces
         pieces.append(data)
         self._size += len(data)
-        if self._size >= END_BYTES:
-            self._older = b"".join(pieces)[-END_BYTES:]
+        if self._size >= KEPT_BYTES:
+            text = b"".join((self._older, *pieces))
+            self._found = completed(usage_in(text), self._found)
+            self._older = text[-_OVERLAP_BYTES:]
             self._pieces = []
             self._size = 0
         elif len(pieces) >= _MOST_PIECES:
@@ -74,4 +80,4 @@ class ResponseMeter:
         """Return the tokens that the response has named so far; None where it has named none."""
         if not self._keeps:
             return None
-        return usage_of_stream(self.beginning, b"".join((self._older, *self._pieces)))
+        return completed(usage_in(b"".join((self._older, *self._pieces))), self._found)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 from gateway import errors
 from gateway.http.event_stream import EVENT_BYTES, FirstEvent, MarkFilter, is_readable
 from gateway.http.exchange import Exchange, ResponseHead, TunnelSide, UpgradedConnection
-from gateway.http.token_usage import END_BYTES
 from gateway.upstream.meter import ResponseMeter
 from gateway.upstream.origin import Timeouts
 
@@ -115,13 +114,8 @@ class UpstreamResponse:
         """Look for the tokens in a body whose events are not looked at, of which the beginning has arrived at most."""
         self.meter = meter = ResponseMeter(keeps=True)
         for piece in self._pieces:
-            self._keep(meter, piece)
+            meter.keep(piece)
         return meter
-
-    def _keep(self, meter: ResponseMeter, data: bytes) -> None:
-        if self._event is None and not meter.beginning:
-            meter.beginning = data[:END_BYTES]
-        meter.keep(data)
 
     async def first_event(self) -> bytes:
         """Wait for the first event of an event stream, which `expect_event` has begun to look for; return its lines.
@@ -178,8 +172,6 @@ class UpstreamResponse:
             return
         self.idle = self._later_idle
         self.end = 0.0
-        if self.meter is not None:
-            self.meter.beginning = event.event
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.first_event_arrived()
@@ -278,7 +270,7 @@ class UpstreamResponse:
                 self.heard_at = self._connection.loop.time()
         meter = self.meter
         if meter is not None:
-            self._keep(meter, data)
+            meter.keep(data)
         if self._exchange is not None:
             if self.filter is not None:
                 data = self.filter.add(data)

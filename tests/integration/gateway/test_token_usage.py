@@ -9,7 +9,7 @@ import pytest
 
 from gateway.api.v1alpha1 import Backend, KeepAlive
 from gateway.api.vocabulary import StreamUsage
-from gateway.http.token_usage import END_BYTES
+from gateway.upstream.meter import KEPT_BYTES
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import Script, ScriptedServer, ServerSide, serving, until
 
@@ -29,14 +29,20 @@ CHAT: Final = (
 MESSAGES: Final = (
     b'event: message_start\ndata: {"message":{"id":"msg_1","usage":{"input_tokens":25,"output_tokens":1}}}\n\n',
     b'event: ping\ndata: {"type": "ping"}\n\n',
-    b"event: content_block_delta\ndata: %b\n\n" % (b"x" * 3 * END_BYTES),
+    b"event: content_block_delta\ndata: %b\n\n" % (b"x" * 3 * KEPT_BYTES),
     b'event: message_delta\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":15}}\n\n',
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
 )
 RESPONSES: Final = (
     b'event: response.created\ndata: {"response":{"id":"resp_1","usage":null}}\n\n',
     b'event: response.completed\ndata: {"response":{"output":[{"text":"%b"}],"usage":{"input_tokens":3,'
-    b'"output_tokens":9},"metadata":{}},"sequence_number":7}\n\n' % (b"x" * 3 * END_BYTES),
+    b'"output_tokens":9},"metadata":{}},"sequence_number":7}\n\n' % (b"x" * 3 * KEPT_BYTES),
+)
+AFTER_PING: Final = (MESSAGES[1], MESSAGES[0], *MESSAGES[2:])
+METADATA: Final = (
+    RESPONSES[0],
+    b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":3,"output_tokens":9},'
+    b'"metadata":{"a":"%b"}}}\n\n' % (b"x" * 5 * KEPT_BYTES),
 )
 EMBEDDINGS: Final = b'{"data":[{"embedding":[%b0.5]}],"usage":{"prompt_tokens":8,"total_tokens":8}}' % (
     b"0.25," * 60000
@@ -77,8 +83,8 @@ async def line(running: Running) -> dict[str, Any]:
 @pytest.mark.parametrize("replayed", [False, True])
 @pytest.mark.parametrize(
     ("events", "tokens"),
-    [(CHAT, (7, 2)), (MESSAGES, (25, 15)), (RESPONSES, (3, 9))],
-    ids=["chat", "messages", "responses"],
+    [(CHAT, (7, 2)), (MESSAGES, (25, 15)), (AFTER_PING, (25, 15)), (RESPONSES, (3, 9)), (METADATA, (3, 9))],
+    ids=["chat", "messages", "messages after a ping", "responses", "responses with metadata"],
 )
 async def test_times_and_tokens_of_a_stream(events: tuple[bytes, ...], tokens: tuple[int, int], replayed: bool) -> None:
     """A stream has the time to its first event, those between events, and the tokens that its server names at last."""

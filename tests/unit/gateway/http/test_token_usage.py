@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 
 from gateway.http.exchange import RequestHead, ResponseHead
 from gateway.http.token_usage import (
-    END_BYTES,
+    MOST_LOOKS,
     MOST_TOKENS,
     TokenUsage,
+    completed,
     may_have_usage,
     usage_in,
-    usage_of_response,
-    usage_of_stream,
 )
 
 CHAT = b'{"id":"a","choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
@@ -69,7 +68,6 @@ def test_usage_of_responses(name: str) -> None:
     """Usage is read as each API writes it, and nothing else is taken for it."""
     body, usage = RESPONSES[name]
     assert usage_in(body) == usage
-    assert usage_of_response(body) == usage
 
 
 @given(st.text(), st.integers(0, MOST_TOKENS), st.integers(0, MOST_TOKENS))
@@ -81,34 +79,41 @@ def test_no_text_of_a_model_is_taken_for_its_usage(text: str, prompt: int, compl
     assert usage_in(body) == TokenUsage(prompt, completion)
 
 
-def test_a_long_response_is_searched_at_its_end_and_its_beginning() -> None:
-    """Of a long response the end counts, then the beginning, where some servers have the usage; the middle does not."""
-    long = b'"' + b"x" * 3 * END_BYTES + b'"'
+@pytest.mark.parametrize("place", [0, 10_000, 20_000])
+def test_usage_stands_anywhere(place: int) -> None:
+    """A usage is found wherever a long response has it."""
     usage = b'"usage":{"prompt_tokens":1}'
-    assert usage_of_response(b'{"content":%b,%b}' % (long, usage)) == TokenUsage(1, None)
-    assert usage_of_response(b'{%b,"content":%b}' % (usage, long)) == TokenUsage(1, None)
-    assert usage_of_response(b'{"content":%b,%b,"more":%b}' % (long, usage, long)) is None
+    assert usage_in(b"%b,%b,%b" % (b"x" * place, usage, b"x" * (20_000 - place))) == TokenUsage(1, None)
 
 
-def test_usage_of_streams() -> None:
-    """A stream of Anthropic's API has the tokens of the prompt in its first event; others have both near the end."""
-    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":25,"output_tokens":1}}}'
+def test_usage_of_parts_of_a_stream() -> None:
+    """A stream of Anthropic's API has the tokens of the prompt near its beginning; others have both near the end."""
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":25,"output_tokens":1}}}\n\n'
     delta = b'event: message_delta\ndata: {"usage":{"output_tokens":15}}\n\nevent: message_stop\ndata: {}\n\n'
     last = b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
-    assert usage_of_stream(start, delta) == TokenUsage(25, 15)
-    assert usage_of_stream(b"", last) == usage_of_stream(start, last) == TokenUsage(2, 3)
-    assert usage_of_stream(start, b"data: {}\n\n") == TokenUsage(25, 1)
-    assert usage_of_stream(b"", delta) == TokenUsage(None, 15)
-    assert usage_of_stream(b"", b"") is None
+    assert usage_in(start + delta) == usage_in(ping + start + ping + delta) == TokenUsage(25, 15)
+    assert completed(usage_in(delta), usage_in(ping + start)) == TokenUsage(25, 15)
+    assert usage_in(start + last) == completed(usage_in(last), usage_in(start)) == TokenUsage(2, 3)
+    assert usage_in(start) == completed(usage_in(b"data: {}\n\n"), usage_in(start)) == TokenUsage(25, 1)
+    assert usage_in(delta) == TokenUsage(None, 15)
 
 
 def test_a_prompt_of_no_tokens_gives_way() -> None:
     """Servers that imitate Anthropic's API may have 0 for the prompt in one of both events; the other one counts."""
-    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":%d,"output_tokens":0}}}'
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":%d,"output_tokens":0}}}\n\n'
     delta = b'event: message_delta\ndata: {"usage":{"input_tokens":%d,"output_tokens":15}}\n\n'
     for first, last, prompt in ((25, 0, 25), (0, 25, 25), (0, 0, 0)):
-        assert usage_of_stream(start % first, delta % last) == TokenUsage(prompt, 15)
-    assert usage_of_stream(b"", delta % 0) == TokenUsage(0, 15)
+        assert usage_in(start % first + delta % last) == TokenUsage(prompt, 15)
+        assert completed(usage_in(delta % last), usage_in(start % first)) == TokenUsage(prompt, 15)
+    assert usage_in(delta % 0) == completed(usage_in(delta % 0), TokenUsage(None, 1)) == TokenUsage(0, 15)
+
+
+def test_the_search_has_a_bound() -> None:
+    """Of a text with very many keys of that name only the last ones are looked at."""
+    usage = b'"usage":{"prompt_tokens":1,"completion_tokens":1},'
+    assert usage_in(usage + b'"usage":null,' * (MOST_LOOKS - 1)) == TokenUsage(1, 1)
+    assert usage_in(usage + b'"usage":null,' * MOST_LOOKS) is None
 
 
 @pytest.mark.parametrize(

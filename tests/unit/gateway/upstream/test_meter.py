@@ -1,10 +1,10 @@
-"""Meter of a response: times between events, and the parts of a body in which its usage may stand."""
+"""Meter of a response: times between events, and the usage that its body has."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.token_usage import END_BYTES, TokenUsage
-from gateway.upstream.meter import ResponseMeter
+from gateway.http.token_usage import TokenUsage
+from gateway.upstream.meter import KEPT_BYTES, ResponseMeter
 
 USAGE = b'data: {"usage":{"prompt_tokens":2,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
 
@@ -30,17 +30,32 @@ def test_times_between_reads() -> None:
     assert meter.mean == 1.5
 
 
-@given(st.lists(st.integers(1, 3 * END_BYTES), max_size=20), st.integers(1, 200))
-def test_the_end_is_found_in_pieces_of_any_size(sizes: list[int], step: int) -> None:
-    """The usage at the end is found whatever comes before it and however both are cut, in bounded memory."""
+@given(
+    before=st.lists(st.integers(1, 3 * KEPT_BYTES), max_size=20),
+    after=st.lists(st.integers(1, 3 * KEPT_BYTES), max_size=20),
+    step=st.integers(1, 200),
+)
+def test_a_usage_is_found_in_pieces_of_any_size(before: list[int], after: list[int], step: int) -> None:
+    """The usage is found whatever comes before and behind it, and however it is cut, in bounded memory."""
     meter = ResponseMeter(keeps=True)
-    for size in sizes:
-        meter.keep(b"x" * size)
-    for start in range(0, len(USAGE), step):
-        meter.keep(USAGE[start : start + step])
-        assert len(meter._older) <= END_BYTES
-        assert sum(map(len, meter._pieces)) < END_BYTES
+    pieces = [b"x" * size for size in before]
+    pieces += [USAGE[start : start + step] for start in range(0, len(USAGE), step)]
+    pieces += [b"x" * size for size in after]
+    for piece in pieces:
+        meter.keep(piece)
+        assert len(meter._older) <= KEPT_BYTES
+        assert sum(map(len, meter._pieces)) < KEPT_BYTES
     assert meter.usage() == TokenUsage(2, 3)
+
+
+@given(st.integers(0, 3 * KEPT_BYTES))
+def test_what_a_later_usage_leaves_out_is_that_of_an_earlier_one(size: int) -> None:
+    """The prompt's tokens at the beginning and the completion's at the end are put together, over any distance."""
+    meter = ResponseMeter(keeps=True)
+    meter.keep(b'data: {"usage":{"input_tokens":25,"output_tokens":1}}\n\n')
+    meter.keep(b"x" * size)
+    meter.keep(b'data: {"usage":{"output_tokens":15}}\n\n')
+    assert meter.usage() == TokenUsage(25, 15)
 
 
 def test_a_body_that_cannot_be_read_is_not_kept() -> None:
