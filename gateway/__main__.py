@@ -275,6 +275,10 @@ async def _serve(
     metrics.certificates.authorities = store.authorities
     metrics.table_age.set_function(lambda: max(0.0, time.time() - store.refreshed_at) if store.refreshed_at else 0.0)
 
+    if tokens is not None:
+        issuer = tokens[1]
+        metrics.issuer_keys_age.labels(issuer.name).set_function(lambda: issuer.age)
+
     stopped = asyncio.Event()
     app = admin.create_app(
         store,

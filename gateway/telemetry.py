@@ -301,6 +301,13 @@ class Metrics:
             "Seconds since the source of the routes was last known to be up to date",
             registry=self.registry,
         )
+        self.issuer_keys_age = Gauge(
+            "beamlit_gateway_issuer_keys_age_seconds",
+            "Seconds since the keys of the issuer of tokens were loaded last, or since the start where they have never"
+            " been; none without an issuer",
+            ("issuer",),
+            registry=self.registry,
+        )
         self.document_errors = Gauge(
             "beamlit_gateway_document_errors",
             "Route documents whose latest version is not in force, and sources that cannot be read",

@@ -4,6 +4,7 @@ While the issuer cannot be asked, or responds with what is of no use, the keys t
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -56,11 +57,23 @@ class Issuer:
         self._refresh, self._pause, self._retry = refresh_seconds, pause_seconds, retry_seconds
         self._wait = wait_seconds
         self._keys: SigningKeys | None = None
+        self._loaded_at = time.monotonic()
+        """Time of the last load that succeeded; before the first one, of the start."""
         self._tried = asyncio.Event()
         self._missed = asyncio.Event()
         self._problem: str | None = None
         self.changed: Callable[[], None] = lambda: None
         """Called after other keys have come into force."""
+
+    @property
+    def name(self) -> str:
+        """Name of the issuer, as the claim `iss` has it."""
+        return self._name
+
+    @property
+    def age(self) -> float:
+        """Seconds since the keys were loaded last; since the start where they have never been."""
+        return time.monotonic() - self._loaded_at
 
     async def keys(self) -> SigningKeys:
         """Return the keys; wait for a while where the first load is under way.
@@ -114,6 +127,7 @@ class Issuer:
             log.exception("access_issuer_failed", error=type(exc).__name__)
             return False
         self._problem = None
+        self._loaded_at = time.monotonic()
         if self._keys is None or not keys.is_same(self._keys):
             self._keys = keys
             log.info("access_issuer_read", issuer=self._name, keys=len(keys), unusable=keys.unusable)

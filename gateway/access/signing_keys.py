@@ -13,7 +13,7 @@ from joserfc.jwk import import_key as import_jwk
 MOST_KEYS: Final = 128
 """Largest number of keys that are used; further ones are of no use."""
 MOST_TRIES: Final = 8
-"""Largest number of keys that are tried for a token that does not name its key."""
+"""Largest number of keys that are tried for a token."""
 _LEAST_BITS: Final = 2048
 _MOST_BITS: Final = 8192
 """Bits of the smallest and the largest RSA key: a larger one would make each signature costly."""
@@ -69,15 +69,19 @@ class SigningKeys:
         return self._members == other._members
 
     def candidates(self, kid: str | None, key_type: str) -> Sequence[Key]:
-        """Return the keys that may have signed a token.
+        """Return the keys that may have signed a token, which are few where they are not found by their id.
+
+        A key without an id may be the one that a token names, so such keys are tried where no key has the id.
 
         Args:
             kid: Id of the key that the token names; None where it names none.
             key_type: Type of key that the token's algorithm needs.
         """
+        of_type = [(known, key) for known, key in self._keys if key.key_type == key_type]
         if kid is None:
-            return [key for _, key in self._keys if key.key_type == key_type][:MOST_TRIES]
-        return [key for known, key in self._keys if known == kid and key.key_type == key_type][:MOST_TRIES]
+            return [key for _, key in of_type][:MOST_TRIES]
+        named = [key for known, key in of_type if known == kid]
+        return (named or [key for known, key in of_type if known is None])[:MOST_TRIES]
 
 
 def _is_for_signatures(entry: Mapping[str, Any]) -> bool:

@@ -29,6 +29,9 @@ _LONGEST_SECONDS: Final = 3600
 """Seconds after which a token is verified again, however long it lives."""
 
 _MALFORMED: Final = "The token in the request is no signed JWT that can be read."
+_TOO_LARGE: Final = (
+    f"The token in the request is too large: this gateway takes tokens of {MOST_BYTES >> 10} KiB at most."
+)
 _ALGORITHM: Final = "The token in the request is signed with an algorithm that this gateway does not take."
 _SIGNATURE: Final = "The signature of the token in the request is not valid."
 _KEY: Final = "The token in the request is signed with a key that the issuer does not publish, or not yet."
@@ -65,9 +68,9 @@ class TokenRules:
 class _Algorithms(jws.JWSRegistry):
     """Algorithms that are allowed. A registry of the library without any would allow some with a shared secret."""
 
-    max_header_length = 8192
+    max_header_length = MOST_BYTES
     max_payload_length = MOST_BYTES
-    max_signature_length = 2048
+    max_signature_length = MOST_BYTES
 
     def get_alg(self, name: str) -> Any:
         """Return an algorithm by its name.
@@ -134,7 +137,7 @@ class Tokens:
             errors.TokenRefused: It is none that can be read, or it is signed in another way than it may be.
         """
         if len(token) > MOST_BYTES:
-            raise errors.TokenRefused(_MALFORMED)
+            raise errors.TokenRefused(_TOO_LARGE)
         try:
             signed = jws.extract_compact(token, registry=self._algorithms)
             header = signed.headers()

@@ -355,6 +355,21 @@ CASES: Final = (
         None,
     ),
     Case(
+        "BeamlitIssuerKeysStale",
+        "the issuer is away",
+        {one_series("beamlit_gateway_issuer_keys_age_seconds", **GATEWAY, issuer="https://login.test"): "0+60x30"},
+        "20m",
+        {**GATEWAY, "issuer": "https://login.test"},
+        "loaded the keys of https://login.test",
+    ),
+    Case(
+        "BeamlitIssuerKeysStale",
+        "keys are loaded every five minutes",
+        {one_series("beamlit_gateway_issuer_keys_age_seconds", **GATEWAY): "0+60x4 0+60x4 0+60x4 300x20"},
+        "20m",
+        None,
+    ),
+    Case(
         "BeamlitRouteRefused",
         "a document cannot be read",
         {one_series("beamlit_gateway_document_errors", **GATEWAY): "0x5 1x30"},

@@ -176,6 +176,11 @@
             "seconds": 300,
             "for": "5m"
           },
+          "issuerKeysStale": {
+            "severity": "warning",
+            "seconds": 600,
+            "for": "5m"
+          },
           "routeRefused": {
             "severity": "warning",
             "documents": 1,
@@ -372,6 +377,7 @@
     "monitoring.prometheusRule.alerts.credentialsRefused",
     "monitoring.prometheusRule.alerts.gatewayMissing",
     "monitoring.prometheusRule.alerts.hooksFail",
+    "monitoring.prometheusRule.alerts.issuerKeysStale",
     "monitoring.prometheusRule.alerts.nothingServes",
     "monitoring.prometheusRule.alerts.offloadedLong",
     "monitoring.prometheusRule.alerts.remoteFails",

@@ -173,7 +173,8 @@ def refused_tokens(issuer: Issuer) -> dict[str, tuple[bytes, str]]:
             by_hand({"alg": "RS256", "kid": "first", "crit": ["x"], "x": 1}, claims),
             "no signed JWT",
         ),
-        "too large": (issuer.token(padding="x" * 16384), "no signed JWT"),
+        "too large": (issuer.token(padding="x" * 16384), "too large: this gateway takes tokens of 16 KiB at most"),
+        "with a large header": (by_hand({"alg": "RS256", "kid": "first", "x": "x" * 9000}, claims), "signature"),
     }
 
 
@@ -355,6 +356,15 @@ async def test_keys_are_rotated_under_one_id() -> None:
                 while await status(one, new) != 200:
                     await asyncio.sleep(0.01)
             assert await status(one, issuer.token(header=header)) == 401
+
+
+async def test_a_key_without_an_id_verifies_a_token_that_names_one() -> None:
+    """An issuer may publish its key without the id that its tokens name; another key's signature is refused even so."""
+    key = {name: value for name, value in rsa_key("first").as_dict(private=False).items() if name != "kid"}
+    pages = {Issuer().path + "/certs": page({"keys": [key]})}
+    async with issuing(Issuer(pages=pages)) as (issuer, _), running(issuer.url) as (one, _):
+        assert await status(one, issuer.token(header={"kid": "2026-11"})) == 200
+        assert await status(one, issuer.token(rsa_key("other"), header={"kid": "2026-11"})) == 401
 
 
 async def test_unknown_keys_do_not_load_the_issuer() -> None:

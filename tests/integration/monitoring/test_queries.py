@@ -56,6 +56,7 @@ ALWAYS: Final = {
     "requestsFail": {"percentage": 1},
     "spendHigh": {"amount": 1},
     "tableStale": {"seconds": -1},
+    "issuerKeysStale": {"seconds": -1},
     "hooksFail": {"percentage": 1},
 }
 """Thresholds that a short test reaches."""
@@ -225,7 +226,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "namespaces": "",
             "gateway": {
                 "allowedAddresses": ["127.0.0.0/8"],
-                "access": {"keysDirectory": str(folder / "keys")},
+                "access": {
+                    "keysDirectory": str(folder / "keys"),
+                    "jwt": {"issuer": f"http://127.0.0.1:{behind.port}/status/404", "audiences": ["beamlit"]},
+                },
                 "endpoints": "service",
             },
             "metricInformer": {

@@ -30,6 +30,16 @@ def test_keys_are_found_by_id_and_type() -> None:
     assert found.candidates("first", "oct") == []
 
 
+def test_keys_without_an_id_are_tried_for_any() -> None:
+    """A token that names an id which no key has gets the keys without one, of its type and few of them."""
+    nameless = [public(rsa_key("other"), kid=None)] * (MOST_TRIES + 2)
+    found = keys(public(rsa_key("first")), *nameless, public(ec_key("first"), kid=None))
+    named = [key.kid for key in found.candidates("first", "RSA")]
+    assert named == [rsa_key("first").kid]
+    assert len(found.candidates("another", "RSA")) == MOST_TRIES
+    assert len(found.candidates("first", "EC")) == 1
+
+
 @pytest.mark.parametrize(
     "entry",
     [
