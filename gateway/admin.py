@@ -196,13 +196,23 @@ def _route(
                 "id": backend.id,
                 "weight": backend.weight,
                 "use": [use.value for use in backend.use],
-                "place": backend.service or backend.host or "default remote backend",
+                "place": _place(backend),
                 **_backend_state(store, key, backend, endpoints),
                 **_drill(drills, key, backend.id),
             }
             for backend in (good.backends if good else ())
         ],
     }
+
+
+def _place(backend: Backend) -> str:
+    """Return where a backend is: the name of its Service, or its host, with its port where the document has one."""
+    if backend.service is not None:
+        return backend.service
+    if backend.host is None:
+        return "default remote backend"
+    host = f"[{backend.host}]" if ":" in backend.host else backend.host
+    return host if backend.port is None else f"{host}:{backend.port}"
 
 
 def _standing(store: RouteStore, document: DocumentState) -> tuple[bool, str | None]:

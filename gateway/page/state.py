@@ -45,6 +45,18 @@ class Gateway:
 
 
 @dataclass(slots=True)
+class _Routes:
+    """What all routes have, whatever the filter says."""
+
+    notes: list[Note] = field(default_factory=list)
+    bad: int = 0
+    """Number of routes whose clients notice something."""
+    troubled: int = 0
+    """Number of routes that a person has to look at, those among them."""
+    offloaded: int = 0
+
+
+@dataclass(slots=True)
 class PageState:
     """State of the page at one moment."""
 
@@ -120,7 +132,7 @@ def gather(gateway: Gateway, wanted: Filter, problem: str | None) -> Generator[N
     traffic = Traffic()
     yield from traffic.count(gateway.journal.records(), now, whole=not gateway.journal.is_full)
     state.window, state.counted, state.failed = duration(traffic.seconds), traffic.requests, traffic.failed
-    notes = yield from _gather_routes(gateway, state, traffic, now)
+    routes = yield from _gather_routes(gateway, state, traffic, now)
     yield from _gather_requests(gateway.journal, state)
     state.age = max(0.0, now - store.refreshed_at) if store.refreshed_at else None
     state.refreshed = _timestamp(store.refreshed_at) if store.refreshed_at else "never"
@@ -134,19 +146,17 @@ def gather(gateway: Gateway, wanted: Filter, problem: str | None) -> Generator[N
         cut |= {"endpoints": len(gateway.endpoints.errors), "left_out": len(gateway.endpoints.left_out)}
     state.cut = {kind: max(0, number - MOST_ERRORS) for kind, number in cut.items()}
     yield
-    _judge(state, notes)
+    _judge(state, routes)
     return state
 
 
-def _gather_routes(
-    gateway: Gateway, state: PageState, traffic: Traffic, now: float
-) -> Generator[None, None, tuple[list[Note], int, int]]:
+def _gather_routes(gateway: Gateway, state: PageState, traffic: Traffic, now: float) -> Generator[None, None, _Routes]:
     """Gather the routes; return their notes, how many are in trouble, and how many are offloaded.
 
     When there are too many to show, those in trouble are shown rather than others.
     """
-    notes: list[Note] = []
-    troubled = offloaded = 0
+    found = _Routes()
+    notes = found.notes
     rows: list[RouteRow] = []
     sound: list[RouteRow] = []
     for _, document in sorted(gateway.store.documents.items()):
@@ -158,8 +168,9 @@ def _gather_routes(
         state.queued += sum(one.queued for one in row.backends)
         state.all_routes += 1
         is_troubled = row.level in (Level.BAD, Level.WARN)
-        troubled += is_troubled
-        offloaded += row.offloaded
+        found.bad += row.level is Level.BAD
+        found.troubled += is_troubled
+        found.offloaded += row.offloaded
         texts = [one.text for one in row.notes if one.level in (Level.BAD, Level.WARN)]
         if texts:
             notes.append(Note(row.level, " ".join(texts), row.key, row.config_map))
@@ -173,7 +184,7 @@ def _gather_routes(
     rows += sound[: max(0, MOST_ROUTES - len(rows))]
     rows.sort(key=lambda one: one.key)
     state.routes = rows
-    return notes, troubled, offloaded
+    return found
 
 
 def _keep_worst(notes: list[Note]) -> int:
@@ -200,9 +211,9 @@ def _gather_requests(journal: Journal, state: PageState) -> Generator[None, None
     state.requests = rows
 
 
-def _judge(state: PageState, of_routes: tuple[list[Note], int, int]) -> None:
+def _judge(state: PageState, routes: _Routes) -> None:
     """Say in a sentence how the gateway is, and list what a person may have to look at."""
-    notes, troubled, offloaded = of_routes
+    bad, troubled, offloaded = routes.bad, routes.troubled, routes.offloaded
     own: list[Note] = []
     if state.why_not_ready is not None:
         own.append(Note(Level.BAD, f"This gateway is not ready: {state.why_not_ready}."))
@@ -213,7 +224,7 @@ def _judge(state: PageState, of_routes: tuple[list[Note], int, int]) -> None:
     own += [Note(Level.WARN, f"EndpointSlices of {place} had no room {number:,} times.")
             for place, number in state.left_out]  # fmt: skip
     own += [Note(Level.WARN, f"Two models claim the same: {one}.") for one in state.conflicts]
-    notes = own + notes
+    notes = own + routes.notes
     state.more_notes += _keep_worst(notes) + sum(state.cut.values())
     state.notes = notes
     worst = notes[0].level if notes else Level.OK
@@ -224,6 +235,10 @@ def _judge(state: PageState, of_routes: tuple[list[Note], int, int]) -> None:
     elif not state.all_routes:
         state.headline = "There are no models"
         state.level = min(worst, Level.INFO, key=lambda one: one.rank)
+    elif bad:
+        state.headline = f"{bad:,} of {models} {'is' if bad == 1 else 'are'} in trouble"
+        if more := troubled - bad:
+            state.headline += f", {more:,} more {'needs' if more == 1 else 'need'} a look"
     elif troubled:
         state.headline = f"{troubled:,} of {models} {'needs' if troubled == 1 else 'need'} a look"
     elif own:

@@ -92,6 +92,12 @@ class Remote:
     prompt_price: float | None = None
     """Price of a million tokens of prompts, where it is another one."""
 
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL has them; empty for the default remote backend."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
 
 def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:
     """Return the remote backend, or the reason why there is none.

@@ -57,8 +57,8 @@ def _enabled(_case: Case) -> str:
 
 def _has_remote(case: Case) -> str:
     remote = case.facts.remote
-    host = remote.host if isinstance(remote, Remote) else ""
-    return f"requests can go to {host}" if host else "requests can go to the default remote backend"
+    place = remote.authority if isinstance(remote, Remote) else ""
+    return f"requests can go to {place}" if place else "requests can go to the default remote backend"
 
 
 def _allowed(case: Case) -> str:

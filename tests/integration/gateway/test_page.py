@@ -109,7 +109,7 @@ def split(name: str, local: int, reason: str = "Local") -> str:
     """Return the text of a document with a local and a remote backend."""
     backends = (
         Backend(id="local", service="demo-local", port=80, weight=local),
-        Backend(id="remote", host="remote.example", weight=100 - local),
+        Backend(id="remote", host="remote.example", port=8443, weight=100 - local),
     )
     return RouteDocument(
         name=name, backends=backends, split=Split(percentage=100 - local, reason=reason)
@@ -133,7 +133,7 @@ async def test_what_it_shows(place: Place) -> None:
         "Responses of the last 5 min: remote 100 %",
         "A metric has reached its target",
         "other serves local 100 %",
-        "remote.example",
+        "remote.example:8443",
         "local ✕ connectFailure after 3 ms → remote ✓ responded after 497 ms",
         "1 request went elsewhere than the split says: Failover ×1, the last one ",
         "750 ms",
@@ -158,7 +158,7 @@ async def test_the_state_of_the_gateway(place: Place) -> None:
     place.endpoints.left_out["f"] = 7
     words = (await place.page()).words
     for part in (
-        "✕ 2 of 4 models need a look",
+        "✕ 2 of 4 models are in trouble",
         "Two models claim the same: ",
         "namespace d: away.",
         "were last confirmed 8 min ago",
@@ -170,6 +170,15 @@ async def test_the_state_of_the_gateway(place: Place) -> None:
         assert part in words, part
     place.draining[0] = True
     assert "Not ready: draining" in (await place.page()).words
+
+
+async def test_the_worst_comes_first(place: Place) -> None:
+    """The headline says how many models fail before it says how many others need a look."""
+    await place.apply(
+        ("default", "bad", "{"), ("default", "away", split("away", 0, "NoReadyReplica")), ("default", "ok", text("ok"))
+    )
+    page = await place.page()
+    assert "✕ 1 of 3 models is in trouble, 1 more needs a look" in page.words
 
 
 class Found:

@@ -164,6 +164,14 @@ def test_why_not_of_policies(count: int, why: str) -> None:
     assert verdicts(explained(cluster))["policy forbids"] == why
 
 
+@pytest.mark.parametrize("host", ["models.example.com:8443", "[2001:db8::1]:8443", "[2001:db8::1]"])
+def test_a_remote_backend_is_named_with_its_port(host: str) -> None:
+    """Where the remote backend has a port, the verdict names both, and an IPv6 address has brackets."""
+    remote = builders.REMOTE | {"host": host}
+    cluster = Cluster(model_deployment(offloadingConfig={"remoteBackend": remote}), related=[workload()])
+    assert verdicts(explained(cluster))["nothing to offload to"] == f"requests can go to {host}"
+
+
 def test_the_default_backend_has_no_host_here() -> None:
     """The default remote backend is named without its host, which only the gateway knows."""
     cluster = Cluster(model_deployment(offloadingConfig={}), related=[workload()])
