@@ -18,6 +18,7 @@ GOALS = {
     "unary_vs_envoy": (0.85, "CPU of the gateway per small POST, Envoy = 1"),
     "unary_by_model_vs_envoy": (1.0, "CPU per small POST whose body names the model, Envoy = 1"),
     "unary_by_model_ratio": (1.1, "CPU per small POST whose body names the model, by path = 1"),
+    "unary_access": (1.06, "CPU per small POST with access by key and a rule for the caller, without = 1"),
     "sse_chunk_vs_nginx": (1.5, "CPU of the gateway per SSE chunk, nginx = 1"),
     "sse_chunk_vs_envoy": (0.75, "CPU of the gateway per SSE chunk, Envoy = 1"),
     "unary_everything": (1.1, "CPU per small POST with all that a route may ask for, without = 1"),

@@ -1,6 +1,7 @@
 """Servers under measurement as processes on loopback, and the CPU and memory they used."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -106,14 +107,21 @@ def program(name: str, package: str) -> str:
 
 
 def gateway(
-    folder: Path, upstream: int, *, everything: bool = False, collector: int | None = None, usage: bool = False
+    folder: Path,
+    upstream: int,
+    *,
+    everything: bool = False,
+    collector: int | None = None,
+    usage: bool = False,
+    key: str = "",
 ) -> tuple[contextlib.AbstractContextManager[psutil.Process], int]:
     """Run the gateway with one route to the local port `upstream`, and yield its process and port.
 
     Matching, header rules, failover with bodies that are held for it, the breaker, metrics and the access log are on:
     this is what users run. `everything` is what they may ask for besides: health checks, a limit of requests at a time
     with a queue, overflow, first-byte timeouts as a cause, and times and limits of the route's own. With the port of a
-    `collector` all requests are traced. With `usage` streams are asked for their tokens.
+    `collector` all requests are traced. With `usage` streams are asked for their tokens. With a `key` no request is
+    served without it, and its caller has a rule with a priority and a limit.
     """
     from gateway.api import v1alpha1 as api
     from gateway.api import vocabulary
@@ -156,8 +164,15 @@ def gateway(
     )
     port, admin = free_port(), free_port()
     config = folder / "config.yaml"
-    tracing = "" if collector is None else f"gateway: {{tracing: {{endpoint: 'http://127.0.0.1:{collector}'}}}}\n"
-    config.write_text(f"namespaces: default\n{tracing}")
+    section: dict[str, object] = {}
+    if collector is not None:
+        section["tracing"] = {"endpoint": f"http://127.0.0.1:{collector}"}
+    if key:
+        (folder / "keys").mkdir()
+        (folder / "keys" / "bench").write_text(key)
+        (folder / "callers.yaml").write_text("callers: {bench: {priority: high, maxInFlight: 10000}}")
+        section["access"] = {"keysDirectory": str(folder / "keys"), "rulesFile": str(folder / "callers.yaml")}
+    config.write_text(json.dumps({"namespaces": "default", "gateway": section}))
     command = [
         sys.executable,
         *("-m", "gateway", "--config", str(config), "--routes", str(routes)),
