@@ -24,6 +24,7 @@ from gateway.api.v1alpha1 import (
 from tests.integration.collector import collecting
 from tests.integration.gateway.test_directory_source import write
 from tests.integration.gateway.test_process import started
+from tests.integration.gateway.test_websocket import handshake
 from tests.integration.gateway.wire import reply
 from tests.integration.issuer import AUDIENCE, Issuer, issuing, rsa_key
 from tests.integration.servers import ServerSide, serving, until
@@ -35,6 +36,13 @@ SECRET: Final = b"canary-secret-of-a-client+1"
 TOKEN: Final = b"canary-token-that-was-bought"
 VALUE: Final = b"canary-value-of-a-field"
 OF_COLLECTOR: Final = b"canary-for-the-collector-of-traces"
+OF_QUERY: Final = b"canary-that-is-in-a-query"
+SUBPROTOCOL: Final = b"base64url.bearer.authorization.k8s.io."
+
+
+def base64url(value: bytes) -> bytes:
+    """Return a value in base64url, without padding."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=")
 
 
 def secret(name: str, **data: bytes) -> dict[str, Any]:
@@ -141,19 +149,30 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             (tmp_path / "routes" / "demo.yaml").unlink()
             statuses = set()
             for fields in callers:
-                for target in (b"/default/demo/x", b"/default/demo/x", b"/default/own/x?api_key=canary", b"/v1/models"):
-                    line = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n" % target
-                    response = await running.ask(line + b"\r\n".join(fields) + b"\r\n\r\n{}")
+                asking = [b"/default/%b/x?api_key=%b" % (model, OF_QUERY) for model in (b"demo", b"own")]
+                for target in (b"/default/demo/x", *asking, b"/v1/models"):
+                    start = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n" % target
+                    response = await running.ask(start + b"\r\n".join(fields) + b"\r\n\r\n{}")
                     statuses.add(response.status)
                     shown += repr((response.fields, response.body)).encode()
             listed = await running.ask(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % key)
             shown += listed.body
+            for offer in (b"openai-insecure-api-key." + KEY_OF_CALLER, SUBPROTOCOL + base64url(KEY_OF_CALLER)):
+                response = await running.ask(handshake(b"Sec-WebSocket-Protocol: realtime, " + offer))
+                statuses.add(response.status)
+                shown += repr((response.fields, response.body)).encode()
             assert statuses == {200, 401, 403, 405}
-            for path in ("/metrics", "/decisions", "/routes", "/", "/readyz", "/drills"):
+            for path in ("/metrics", "/decisions", "/routes", "/", "/?route=default/own", "/readyz", "/drills"):
                 page = await running.admin.get(path)
                 assert page.status_code == 200, path
                 shown += page.content
-            await until(lambda: running.output.read_bytes().count(b'"event":"request"') >= 4 * len(callers) + 1)
+            async with running.admin.stream("GET", "/events") as events:
+                async for line in events.aiter_lines():
+                    shown += line.encode()
+                    if line == "event: now":  # after all sections of the page
+                        break
+            assert b'{"id":"requests","html":' in shown
+            await until(lambda: running.output.read_bytes().count(b'"event":"request"') >= 4 * len(callers) + 3)
             running.process.terminate()
             assert await running.ended() == 0
         places = {
@@ -172,6 +191,7 @@ async def test_every_credential_is_at_its_place_only(tmp_path: Path) -> None:
             (KEY_OF_CALLER, set()),
             (KEY_OF_MODEL, set()),
             (b"canary-name", set()),
+            (OF_QUERY, {"local"}),
             *((part, set()) for part in (*jwt.split(b".")[1:], *bad.split(b".")[1:])),
             (SECRET, {"token endpoint"}),
             (TOKEN, {"remote"}),
