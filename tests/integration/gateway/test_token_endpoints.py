@@ -17,7 +17,7 @@ from program.addresses import Destination
 from program.oauth.credentials import ClientCredentials
 from program.settings import OAuth
 from tests.authorities import Authority, Pair
-from tests.deadlines import SECONDS
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.test_credentials import DEFAULT, INLINE, REMOTE, Route, Secrets, until_refused
 from tests.integration.servers import ServerSide, serving
 from tests.integration.token_server import GRANTED, TokenServer
@@ -396,14 +396,18 @@ async def test_no_address_that_responds(addresses: tuple[tuple[str, int], ...], 
 
 
 @pytest.mark.parametrize(
-    ("trouble", "reason"), [(resetting, "connection_broken"), (silent, "timed_out")], ids=["resets", "is silent"]
+    ("trouble", "timeout", "reason"),
+    [(resetting, NEVER, "connection_broken"), (silent, 0.4, "timed_out")],
+    ids=["resets", "is silent"],
 )
-async def test_an_endpoint_that_does_not_respond(trouble: Callable[[ServerSide], Any], reason: str) -> None:
+async def test_an_endpoint_that_does_not_respond(
+    trouble: Callable[[ServerSide], Any], timeout: float, reason: str
+) -> None:
     """The log has different reasons for a broken connection and for a silent endpoint."""
     secrets = Secrets()
     async with serving(trouble) as bad:
         secrets.objects["default", "oauth"] = dict(ENDPOINT)
-        async with made(secrets, Addresses(("127.0.0.1", bad.port)), timeout=0.4) as credentials:
+        async with made(secrets, Addresses(("127.0.0.1", bad.port)), timeout=timeout) as credentials:
             assert (await failure(credentials))["reason"] == reason
 
 
