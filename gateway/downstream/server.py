@@ -30,6 +30,7 @@ from gateway.http import messages
 from gateway.http.cors import CorsRule
 from gateway.http.exchange import Exchange, UpgradedConnection
 from gateway.http.messages import RequestHead, ResponseHead
+from gateway.net.reads import LARGE_BYTES, PacedReader
 from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
@@ -296,6 +297,8 @@ class ClientConnection:
         """Owner in the memory budget of what belongs to no route."""
         self.tls = False
         self.transport: asyncio.Transport
+        self.reads: PacedReader
+        """Reading side of the connection."""
         self.send: Callable[[bytes], None]
         """Function that writes bytes to the client."""
         self._output: BatchedWriter
@@ -338,6 +341,7 @@ class ClientConnection:
         self.owner = f"/{self.peer}"
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        self.reads = PacedReader(self.server.loop, self.transport)
         self._output = BatchedWriter(self.server.writes, self.transport)
         self.send = self._output.write
         if self.server.opened(self):
@@ -536,7 +540,7 @@ class ClientConnection:
             self._reading = False
             self._deadline = inf
             self._paused_at = self.server.loop.time()
-            self.transport.pause_reading()
+            self.reads.pause()
 
     def resume_reading(self) -> None:
         """Read again."""
@@ -546,7 +550,7 @@ class ClientConnection:
                 now = self.server.loop.time()
                 self._body_began += now - self._paused_at
                 self._deadline = self._body_deadline(now, self._exchange.size)
-            self.transport.resume_reading()
+            self.reads.resume()
 
     def _body_deadline(self, now: float, size: int) -> float:
         """Return the time until which more of a body has to arrive, of which `size` bytes are here."""
@@ -559,6 +563,8 @@ class ClientConnection:
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes from the client."""
+        if len(data) >= LARGE_BYTES:
+            self.reads.rest()
         if self._closed:
             return  # dropped: reading on keeps the last response from being destroyed by a reset
         if self._parser is None:
@@ -721,7 +727,7 @@ class ClientConnection:
         self._pipelined = []
         if not self._reading:
             self._reading = True
-            self.transport.resume_reading()
+            self.reads.resume()
         self._output.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()

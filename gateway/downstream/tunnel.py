@@ -12,6 +12,7 @@ from typing import Final
 from gateway.downstream import sockets
 from gateway.downstream.websocket_frames import FrameScanner, close_frame
 from gateway.http.exchange import TunnelSide, UpgradedConnection
+from gateway.net.reads import LARGE_BYTES
 
 HALF_OPEN_SECONDS: Final = 30.0
 """Seconds for which a tunnel that is closed in one direction may be silent in the other."""
@@ -132,6 +133,7 @@ class _End(asyncio.Protocol):
 
     __slots__ = (
         "_gone",
+        "_reads",
         "_side",
         "_tunnel",
         "_unwritten",
@@ -157,6 +159,7 @@ class _End(asyncio.Protocol):
         """Whether more waits to be written than the high-water mark allows."""
         self._tunnel = tunnel
         self._side = side
+        self._reads = side.reads
         self._gone = False
         self._unwritten = 0
         """Bytes that waited to be written at `_watched_since`."""
@@ -164,6 +167,8 @@ class _End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on to the other side."""
+        if len(data) >= LARGE_BYTES:
+            self._reads.rest()
         self.frames.feed(data)
         tunnel = self._tunnel
         if tunnel.leaving:
@@ -213,7 +218,7 @@ class _End(asyncio.Protocol):
             self._close()
         elif before.between and not self.transport.is_closing():
             self.transport.write(frame)
-            self.transport.resume_reading()
+            self._reads.resume()
         else:
             self.abort()
 
@@ -223,7 +228,7 @@ class _End(asyncio.Protocol):
         self._unwritten = self.transport.get_write_buffer_size()
         self._watched_since = self._tunnel.loop.time()
         if not self.other.transport.is_closing():
-            self.other.transport.pause_reading()
+            self.other._reads.pause()
 
     def resume_writing(self) -> None:
         """Read the other side again: this one has caught up."""
@@ -233,7 +238,7 @@ class _End(asyncio.Protocol):
     def resume_reading(self) -> None:
         """Read this side, unless the other one is full."""
         if not (self.other.full or self._gone or self.transport.is_closing()):
-            self.transport.resume_reading()
+            self._reads.resume()
 
     def stalled(self, now: float, seconds: float) -> bool:
         """Return whether the peer has taken no byte for `seconds` although some wait for it."""

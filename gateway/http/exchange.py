@@ -12,6 +12,7 @@ from gateway.errors import GatewayError
 from gateway.http.messages import Fields as Fields
 from gateway.http.messages import RequestHead as RequestHead
 from gateway.http.messages import ResponseHead as ResponseHead
+from gateway.net.reads import PacedReader
 
 
 class BodySink(Protocol):
@@ -50,6 +51,8 @@ class TunnelSide(Protocol):
 
     transport: Any
     """Transport of the connection, an `asyncio.Transport`."""
+    reads: PacedReader
+    """Reading side of the connection."""
     full: bool
     """Whether more waits to be written than the high-water mark allows."""
 

@@ -21,6 +21,7 @@ import httptools
 from gateway import errors
 from gateway.http.exchange import Exchange, RequestHead, field
 from gateway.http.messages import Framing, check_response, check_upgrade
+from gateway.net.reads import LARGE_BYTES, PacedReader
 from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
 from gateway.upstream.request import BodyChange, UpstreamRequest
@@ -311,6 +312,8 @@ class _Connection:
         self.origin = origin
         self.loop = loop
         self.transport: asyncio.Transport
+        self.reads: PacedReader
+        """Reading side of the connection."""
         self.send: Callable[[bytes], None]
         """Function that writes bytes to the backend."""
         self.buffer_bytes = upstream.limits.buffer_bytes
@@ -359,6 +362,7 @@ class _Connection:
         """Count the connection in; for https the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self.buffer_bytes)
+        self.reads = PacedReader(self.loop, self.transport)
         self._descriptor = transport.get_extra_info("socket").fileno()
         self.send = BatchedWriter(self._upstream.writes, self.transport).write
         self._retire_at = self.loop.time() + self._limits.life_seconds
@@ -472,7 +476,7 @@ class _Connection:
             if self._final and self._response is not None:
                 # The head may have come in this very read: what runs until then is the deadline of the first byte.
                 self.deadline = self.loop.time() + self._response.idle
-            self.transport.pause_reading()
+            self.reads.pause()
 
     def resume_reading(self) -> None:
         """Read again."""
@@ -483,10 +487,12 @@ class _Connection:
                 self.deadline = now + self._response.idle
                 if self._response.meter is not None:
                     self._response.meter.resumed(now)
-            self.transport.resume_reading()
+            self.reads.resume()
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes from the backend, and deliver what they hold of the body."""
+        if len(data) >= LARGE_BYTES:
+            self.reads.rest()
         response = self._response
         if response is None or self._parser is None:
             self.abort()  # no request is under way: this could be taken for the next response
@@ -588,7 +594,7 @@ class _Connection:
         keep = self._reusable and sent and not self._until_eof and self.usable()
         if keep and self._paused:
             self._paused = False
-            self.transport.resume_reading()  # the end of an idle connection must be noticed
+            self.reads.resume()  # the end of an idle connection must be noticed
         if keep:
             now = self.loop.time()
             self.deadline = min(now + self._idle_seconds, self._retire_at)
