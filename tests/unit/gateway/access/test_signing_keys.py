@@ -34,8 +34,8 @@ def test_keys_without_an_id_are_tried_for_any() -> None:
     """A token that names an id which no key has gets the keys without one, of its type and few of them."""
     nameless = [public(rsa_key("other"), kid=None)] * (MOST_TRIES + 2)
     found = keys(public(rsa_key("first")), *nameless, public(ec_key("first"), kid=None))
-    named = [key.kid for key in found.candidates("first", "RSA")]
-    assert named == [rsa_key("first").kid]
+    (named,) = found.candidates("first", "RSA")
+    assert named.as_dict(private=False)["n"] == rsa_key("first").as_dict(private=False)["n"]
     assert len(found.candidates("another", "RSA")) == MOST_TRIES
     assert len(found.candidates("first", "EC")) == 1
 
