@@ -44,6 +44,21 @@ def helm_commands() -> list[list[str]]:
     return [words for words in commands if words[:2] in (["helm", "install"], ["helm", "upgrade"])]
 
 
+def values_files() -> dict[str, str]:
+    """Return every file of values in the documentation, by its page and its number there: a block that says so, or the
+    settings of the gateway that are values below `config`."""
+    found = {}
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        page = path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        for number, block in enumerate(blocks(path.read_text(encoding="utf-8"), "yaml")):
+            head = block.partition("\n")[0]
+            if head == "# values.yaml":
+                found[f"{page}-{number}"] = block
+            elif "config.gateway" in head:
+                found[f"{page}-{number}"] = yaml.safe_dump({"config": yaml.safe_load(block)})
+    return found
+
+
 @pytest.mark.parametrize("words", helm_commands(), ids=" ".join)
 def test_a_command_renders(chart: Path, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chart renders with the values that a command in the pages sets."""
@@ -61,11 +76,19 @@ def test_there_are_commands() -> None:
     """The commands in the pages are found."""
     assert len(helm_commands()) >= 6
     assert any("--set-file" in words for words in helm_commands())
+    assert {name.rpartition("-")[0] for name in values_files()} >= {"gateway", "install", "monitoring"}
 
 
-@pytest.mark.parametrize("block", [block for block in blocks(INSTALL, "yaml") if block.startswith("# values.yaml")])
+def test_all_pages_with_commands_are_looked_at() -> None:
+    """No other page of the documentation has a command of helm with this chart."""
+    command = re.compile(r"^ *helm (install|upgrade|template)\b.*oci://", re.MULTILINE)
+    pages = (path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+    assert {page for page in pages if command.search((ROOT / page).read_text(encoding="utf-8"))} <= set(PAGES)
+
+
+@pytest.mark.parametrize("block", values_files().values(), ids=values_files().keys())
 def test_a_values_file_renders(chart: Path, block: str, tmp_path: Path) -> None:
-    """The chart renders with each values file in the page."""
+    """The chart renders with each file of values in the documentation."""
     (tmp_path / "values.yaml").write_text(block)
     assert template(chart, "--values", str(tmp_path / "values.yaml"))
 

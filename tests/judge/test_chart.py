@@ -17,7 +17,7 @@ import yaml
 
 from tests.chart.helm import METACONTROLLER_CRDS, helm
 from tests.chart.test_chart import PRESETS
-from tests.chart.test_docs import INSTALL, blocks, helm_commands
+from tests.chart.test_docs import helm_commands, values_files
 from tests.deadlines import SECONDS
 from tests.judge.conftest import needed
 from tools.repository import ROOT
@@ -39,10 +39,10 @@ def combinations(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             for word in (flag, value)
         ]
         yield f"command-{number}", tuple(flags)
-    for number, block in enumerate(one for one in blocks(INSTALL, "yaml") if one.startswith("# values.yaml")):
-        path = folder / f"values-{number}.yaml"
+    for name, block in values_files().items():
+        path = folder / f"values-{name.replace('/', '-')}.yaml"
         path.write_text(block)
-        yield f"values-{number}", ("--values", str(path))
+        yield path.stem, ("--values", str(path))
 
 
 @pytest.fixture(scope="module")
