@@ -44,6 +44,7 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="beamlit-controller" \
   org.opencontainers.image.description="Serve models in your own cluster and offload to a remote backend when local capacity is not enough." \
   org.opencontainers.image.licenses="Apache-2.0" \
+  org.opencontainers.image.source="https://github.com/beamlit/beamlit-controller" \
   org.opencontainers.image.version="${VERSION}" \
   org.opencontainers.image.revision="${REVISION}" \
   org.opencontainers.image.base.name="${BASE}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from tests.node import base_image, image, image_tests
 from tools.repository import ROOT
@@ -56,6 +57,8 @@ def test_configuration(archive: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (labels["title"], labels["version"]) == (project["name"], project["version"])
     assert (labels["description"], labels["licenses"]) == (project["description"], project["license"])
+    chart = yaml.safe_load((ROOT / "charts/beamlit-controller/Chart.yaml").read_text())
+    assert [labels["source"]] == chart["sources"]
     assert len(labels["revision"]) == 40
     assert "python:3.13-slim" in labels["base.name"]
 
