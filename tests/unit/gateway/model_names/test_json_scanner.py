@@ -1,8 +1,10 @@
 """Scanner of JSON: the top-level key `model` and its value, in whatever pieces the body comes."""
 
+import inspect
 import itertools
 import json
 import time
+from math import inf
 from typing import Any
 
 import pytest
@@ -255,6 +257,37 @@ def test_blanks_without_an_end_are_judged_in_linear_time(piece: bytes) -> None:
     may_be_object(piece * 1_000_000 + b"x")
     is_wide_object(piece * 1_000_000 + b"x")
     assert time.thread_time() - began < 1
+
+
+COSTLY = {
+    "a second model deep inside": (b'{"model":"demo","a":[', b'{"a":{"model":"x"}},', b"1]}"),
+    "small objects": (b'{"model":"demo","a":[', b'{"a":[]},', b"1]}"),
+    "small strings": (b'{"a":[', b'"a",', b'1],"model":"demo"}'),
+    "escaped quotes": (b'{"a":[', b'"\\"",', b'1],"model":"demo"}'),
+    "many keys": (b'{"model":"demo"', b',"":{}', b"}"),
+    "one string": (b'{"a":"', b"A", b'","model":"demo"}'),
+    "no end": (b'{"model":"demo","a":', b"[", b""),
+}
+"""Beginning, repeated item and end of bodies that cost most to scan."""
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_costly_bodies_take_little_time(kind: str) -> None:
+    """A piece of 64 KiB takes 20 ms at most, of whatever body; compiled, a body of the largest size takes 1.5 s."""
+    head, item, tail = COSTLY[kind]
+    size = 1 << 20
+    body = head + item * ((size - len(head) - len(tail)) // len(item)) + tail
+    pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    least = [inf] * len(pieces)
+    for _ in range(3):  # the least of several times: the machine may be busy with something else
+        one = JsonScanner()
+        for number, piece in enumerate(pieces):
+            began = time.thread_time()
+            one.feed(piece)
+            least[number] = min(least[number], time.thread_time() - began)
+    assert max(least) < 0.02
+    if not inspect.isfunction(JsonScanner.feed):
+        assert sum(least) * (32 << 20) / size < 1.5
 
 
 OTHERS = frozenset({b"messages", b"prompt_cache_key"})
