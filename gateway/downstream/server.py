@@ -30,7 +30,7 @@ from gateway.http import messages
 from gateway.http.cors import CorsRule
 from gateway.http.exchange import Exchange, UpgradedConnection
 from gateway.http.messages import RequestHead, ResponseHead
-from gateway.net.reads import LARGE_BYTES, PacedReader
+from gateway.net.reads import LARGE_BYTES, PacedReader, ReadTurns
 from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.telemetry import AccessLog, Metrics, RequestIds
 
@@ -98,6 +98,8 @@ class HttpServer:
         """Whether responses ask the client to close: from the first signal to stop on."""
         self.loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self.loop)
+        self.read_turns = ReadTurns(self.loop)
+        """Turns of clients that send much."""
         self.budget = memory
         """Budget for what is held of requests and responses."""
         self._cors = cors
@@ -341,7 +343,7 @@ class ClientConnection:
         self.owner = f"/{self.peer}"
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        self.reads = PacedReader(self.server.loop, self.transport)
+        self.reads = PacedReader(self.server.read_turns, self.transport)
         self._output = BatchedWriter(self.server.writes, self.transport)
         self.send = self._output.write
         if self.server.opened(self):
@@ -564,7 +566,7 @@ class ClientConnection:
     def data_received(self, data: bytes) -> None:
         """Parse bytes from the client."""
         if len(data) >= LARGE_BYTES:
-            self.reads.rest()
+            self.reads.rest(self.owner if self._exchange is None else self._exchange.owner)
         if self._closed:
             return  # dropped: reading on keeps the last response from being destroyed by a reset
         if self._parser is None:

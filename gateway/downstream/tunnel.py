@@ -168,7 +168,7 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass bytes on to the other side."""
         if len(data) >= LARGE_BYTES:
-            self._reads.rest()
+            self._reads.rest(self._side.owner)
         self.frames.feed(data)
         tunnel = self._tunnel
         if tunnel.leaving:

@@ -53,6 +53,8 @@ class TunnelSide(Protocol):
     """Transport of the connection, an `asyncio.Transport`."""
     reads: PacedReader
     """Reading side of the connection."""
+    owner: str
+    """Route of its request, as `namespace/name`, or `/` and the address of its client."""
     full: bool
     """Whether more waits to be written than the high-water mark allows."""
 

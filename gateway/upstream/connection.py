@@ -21,7 +21,7 @@ import httptools
 from gateway import errors
 from gateway.http.exchange import Exchange, RequestHead, field
 from gateway.http.messages import Framing, check_response, check_upgrade
-from gateway.net.reads import LARGE_BYTES, PacedReader
+from gateway.net.reads import LARGE_BYTES, PacedReader, ReadTurns
 from gateway.net.writes import BatchedWriter, WriteBatch
 from gateway.upstream.origin import IDEMPOTENT, Origin, Stats, Timeouts, UpstreamLimits
 from gateway.upstream.request import BodyChange, UpstreamRequest
@@ -68,6 +68,8 @@ class Upstream:
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
         self.writes = WriteBatch(self._loop)
+        self.read_turns = ReadTurns(self._loop)
+        """Turns of backends that send much."""
         self._strict_tls = strict_tls
         self._sweep_seconds = sweep_seconds
         self._connections: set[_Connection] = set()
@@ -116,6 +118,7 @@ class Upstream:
         request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = None if fresh else self._take(origin)
         if connection is not None:
+            connection.owner = owner
             response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
             try:
                 return await connection.round_trip(response, request, timeouts)
@@ -127,6 +130,7 @@ class Upstream:
             if request.whole is None:
                 request = UpstreamRequest(head, body, body_limit, keep, None if change is None else change())
         connection = await self._connect(origin, timeouts.connect, owner)
+        connection.owner = owner
         response = UpstreamResponse(connection, head.method == b"HEAD", timeouts)
         return await connection.round_trip(response, request, timeouts)
 
@@ -310,6 +314,8 @@ class _Connection:
 
     def __init__(self, upstream: Upstream, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
+        self.owner = ""
+        """Route of the request that is on it, or was on it last."""
         self.loop = loop
         self.transport: asyncio.Transport
         self.reads: PacedReader
@@ -362,7 +368,7 @@ class _Connection:
         """Count the connection in; for https the handshake is done."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=self.buffer_bytes)
-        self.reads = PacedReader(self.loop, self.transport)
+        self.reads = PacedReader(self._upstream.read_turns, self.transport)
         self._descriptor = transport.get_extra_info("socket").fileno()
         self.send = BatchedWriter(self._upstream.writes, self.transport).write
         self._retire_at = self.loop.time() + self._limits.life_seconds
@@ -492,7 +498,7 @@ class _Connection:
     def data_received(self, data: bytes) -> None:
         """Parse bytes from the backend, and deliver what they hold of the body."""
         if len(data) >= LARGE_BYTES:
-            self.reads.rest()
+            self.reads.rest(self.owner)
         response = self._response
         if response is None or self._parser is None:
             self.abort()  # no request is under way: this could be taken for the next response
