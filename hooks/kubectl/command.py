@@ -272,14 +272,14 @@ async def _decisions(cluster: Kubectl, namespace: str, given: argparse.Namespace
     route = f"{namespace}/{given.name}"
     if not given.follow:
         paths = await requests.gateways(cluster, given.system_namespace)
-        found = await requests.decisions(cluster, paths, route, given.limit)
+        found = await requests.decisions(cluster, paths, route, given.limit, _complain)
         if not found and given.output == "table":
             _complain(f"The gateways remember no request for {route}.")
             return 0
         _print_decisions(found, given.output, head=True)
         return 0
     head = True
-    async for fresh in requests.follow(cluster, given.system_namespace, route, given.limit):
+    async for fresh in requests.follow(cluster, given.system_namespace, route, given.limit, _complain):
         if fresh:
             _print_decisions(fresh, given.output, head=head)
             head = False

@@ -136,10 +136,10 @@ def _rules(pod: Mapping[str, Any]) -> str:
 
 async def first_token(cluster: Cluster, system: str, route: str) -> Check:
     """Return how long the last request to the remote backend that gateways remember took to its first token."""
-    name = "first token"
+    name, left_out = "first token", list[str]()
     try:
         paths = await requests.gateways(cluster, system)
-        last = newest(await requests.decisions(cluster, paths, route, requests.MOST))
+        last = newest(await requests.decisions(cluster, paths, route, requests.MOST, left_out.append))
     except ClusterFailed as exc:
         return Check(name, State.NOTE, f"It is not known how long it takes. {exc}")
     if last is None:
@@ -147,7 +147,7 @@ async def first_token(cluster: Cluster, system: str, route: str) -> Check:
             "No gateway remembers a request for the model that the remote backend served: `--for 2m --percentage 20`"
             " sends it some."
         )
-        return Check(name, State.NOTE, words)
+        return Check(name, State.NOTE, " ".join((words, *left_out)))
     return Check(name, State.GOOD, f"{_took(last)}, for the last request that it served ({_age(last)} ago).")
 
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from hooks.kube.objects import Object
 from hooks.kube.unstructured import integer, mapping, objects, text
-from hooks.kubectl.cluster import Cluster, ClusterFailed, get, path
-from hooks.kubectl.live import PRODUCT, proxied
+from hooks.kubectl.cluster import Cluster, ClusterFailed, Query, Refused, get, path
+from hooks.kubectl.live import PRODUCT, Report, proxied
 
 PAUSE_SECONDS: Final = 1.0
 """Seconds between two looks at the gateways."""
@@ -64,33 +64,64 @@ def port_of(pod: Mapping[str, Any], name: str) -> int | None:
     return None
 
 
-async def decisions(cluster: Cluster, paths: Sequence[str], route: str, limit: int) -> list[Object]:
+async def decisions(cluster: Cluster, paths: Sequence[str], route: str, limit: int, report: Report) -> list[Object]:
     """Return the last requests of a route, of all gateways together, the newest last.
 
+    A gateway that cannot be asked, such as one that ends now, is left out with a sentence to `report`.
+
     Raises:
-        ClusterFailed: a gateway cannot be asked.
+        ClusterFailed: no gateway can be asked, or the right to do so is missing.
     """
     query = [("route", route), ("limit", str(limit))]
-    pages = await asyncio.gather(*(get(cluster, f"{one}/decisions", query) for one in paths))
+    looks = await asyncio.gather(*(_look(cluster, f"{one}/decisions", query) for one in paths))
+    failed = [one for one in looks if isinstance(one, ClusterFailed)]
+    for one in failed:
+        if len(failed) == len(looks) or (isinstance(one, Refused) and one.reason in ("Forbidden", "Unauthorized")):
+            raise one
+    if failed:
+        report(f"{len(failed)} of {len(looks)} gateways cannot be asked and are left out: {failed[0]}")
+    pages = [one for one in looks if not isinstance(one, ClusterFailed)]
     found = [dict(one) for page in pages for one in objects(page, "decisions")]
     return sorted(found, key=_time)[-limit:]
 
 
+async def _look(cluster: Cluster, where: str, query: Query) -> Object | ClusterFailed:
+    """Return the page of a gateway, or why there is none."""
+    try:
+        return await get(cluster, where, query)
+    except ClusterFailed as exc:
+        return exc
+
+
 async def follow(
-    cluster: Cluster, system: str, route: str, limit: int, *, pause: float = PAUSE_SECONDS
+    cluster: Cluster, system: str, route: str, limit: int, report: Report, *, pause: float = PAUSE_SECONDS
 ) -> AsyncIterator[list[Object]]:
     """Yield the last requests of a route, and then again and again those that came since; never end.
 
-    A gateway that has gone, or that came later, is noticed at the next look.
+    A gateway that has gone, or that came later, is noticed at the next look. What fails then is a sentence to `report`,
+    once as long as it stays the same, and is tried again.
 
     Raises:
-        ClusterFailed: the gateways cannot be asked.
+        ClusterFailed: the gateways cannot be asked at the first look.
     """
     shown: dict[tuple[str, float], None] = {}
     first = True
+    said = ""
     while True:
+        told: list[str] = []
+        listed: list[Object] = []
+        try:
+            listed = await decisions(cluster, await gateways(cluster, system), route, MOST, told.append)
+        except ClusterFailed as exc:
+            if first:
+                raise
+            told.append(str(exc))
+        now = " ".join(told)
+        if now and now != said:
+            report(now)
+        said = now
         fresh = []
-        for one in await decisions(cluster, await gateways(cluster, system), route, MOST):
+        for one in listed:
             key = (text(one, "request_id"), _time(one))
             if key not in shown:
                 shown[key] = None

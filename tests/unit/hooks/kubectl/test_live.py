@@ -12,7 +12,7 @@ import pytest
 from hooks.explain import Explanation, explain
 from hooks.kube.objects import Object
 from hooks.kubectl import live, requests
-from hooks.kubectl.cluster import Query, Refused, failure
+from hooks.kubectl.cluster import ClusterFailed, Query, Refused, failure
 from hooks.kubectl.drills import ProxiedGateways
 from hooks.settings import Settings
 from tests import builders
@@ -174,15 +174,49 @@ async def test_requests_of_all_gateways() -> None:
         found[f"{where}/g{number}:8081/proxy/decisions"] = {"decisions": page}
     cluster = Recorded(found)
     paths = await requests.gateways(cluster, "beamlit-system")
-    listed = await requests.decisions(cluster, paths, "default/demo", 2)
+    said: list[str] = []
+    listed = await requests.decisions(cluster, paths, "default/demo", 2, said.append)
     assert [one["request_id"] for one in listed] == ["b", "c"]
     assert cluster.asked[-1].endswith("g2:8081/proxy/decisions?route=default%2Fdemo&limit=2")
-    stream = requests.follow(cluster, "beamlit-system", "default/demo", 2, pause=0)
+    stream = requests.follow(cluster, "beamlit-system", "default/demo", 2, said.append, pause=0)
     assert [one["request_id"] for one in await anext(stream)] == ["b", "c"]
     pages[1].insert(0, {"time": 4.0, "request_id": "d"})
     found[f"{where}/g2:8081/proxy/decisions"] = {"decisions": pages[1]}
     assert [one["request_id"] for one in await anext(stream)] == ["d"]
     assert await anext(stream) == []
+    assert said == []
+
+
+async def test_a_gateway_that_ends_while_requests_are_followed() -> None:
+    """A gateway that cannot be asked is left out with a sentence, said once, and the others are followed on."""
+    where = f"{NAMESPACES}/beamlit-system/pods"
+    found: dict[str, Any] = {
+        where: {"items": [gateway("g1"), gateway("g2")]},
+        f"{where}/g1:8081/proxy/decisions": {"decisions": [{"time": 1.0, "request_id": "a"}]},
+        f"{where}/g2:8081/proxy/decisions": ClusterFailed("It ends."),
+    }
+    cluster = Recorded(found)
+    said: list[str] = []
+    stream = requests.follow(cluster, "beamlit-system", "default/demo", 2, said.append, pause=0)
+    assert [one["request_id"] for one in await anext(stream)] == ["a"]
+    found[f"{where}/g1:8081/proxy/decisions"] = {"decisions": [{"time": 2.0, "request_id": "b"}]}
+    assert [one["request_id"] for one in await anext(stream)] == ["b"]
+    assert said == ["1 of 2 gateways cannot be asked and are left out: It ends."]
+    found[where] = {"items": []}
+    assert await anext(stream) == []
+    assert await anext(stream) == []
+    assert said[1:] == [
+        "No gateway runs in namespace beamlit-system: --system-namespace names that of the installation."
+    ]
+    found[where] = {"items": [gateway("g1")]}
+    assert await anext(stream) == []
+    found[f"{where}/g1:8081/proxy/decisions"] = {"decisions": [{"time": 3.0, "request_id": "c"}]}
+    assert [one["request_id"] for one in await anext(stream)] == ["c"]
+    found[f"{where}/g1:8081/proxy/decisions"] = forbidden("get", "pods/proxy")
+    with pytest.raises(ClusterFailed, match="lacks the right to get pods/proxy"):
+        await requests.decisions(
+            cluster, [f"{where}/g1:8081/proxy", f"{where}/g2:8081/proxy"], "default/demo", 2, print
+        )
 
 
 async def test_drills_of_all_gateways() -> None:
