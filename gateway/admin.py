@@ -1,6 +1,7 @@
 """Admin port of the gateway: readiness, metrics, the routes in force and the last requests.
 
-It is an app of its own on a port of its own, on loopback by default. It changes nothing and shows no secret.
+It is an app of its own on a port of its own, on loopback by default. It shows no secret, and changes nothing: all that
+can be asked of it is a drill with a completion of one token, now and then.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ _PARAMETERS: Final = (
     f"limit must be a whole number from 1 to {_MOST_DECISIONS}, and route a namespace and a name: ?route=default/demo"
 )
 _DRILL_PARAMETERS: Final = "namespace and name must be those of a ModelDeployment: ?namespace=default&name=demo"
+_NOT_JSON: Final = "content-type must be application/json, which no website can have a browser send here"
 
 
 class DrillResults(Protocol):
@@ -51,6 +53,10 @@ class DrillResults(Protocol):
 
     def listed(self, namespace: str | None = None, name: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the results at all remote backends, or at those of a namespace, or of models of a name."""
+        ...
+
+    async def by_hand(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """Send a completion of one token to each remote backend of a model; return what that found as JSON."""
         ...
 
 
@@ -108,6 +114,21 @@ def create_app(
         return await rendering.respond(
             request, chain((b'{"gateway":' + gateway + b',"drills":[',), found, (b"]}",)), _JSON
         )
+
+    @app.post("/drills")
+    async def drill_by_hand(
+        request: Request,
+        namespace: Annotated[str, Query(max_length=253)],
+        name: Annotated[str, Query(max_length=253)],
+    ) -> JSONResponse:
+        """Send a completion of one token to the remote backends of a model, and return what that found."""
+        if request.headers.get("content-type") != _JSON:
+            return JSONResponse({"error": _NOT_JSON}, status_code=415)
+        found = [] if drills is None else await drills.by_hand(namespace, name)
+        if not found:
+            words = f"this gateway knows no remote backend of a model {namespace}/{name}"
+            return JSONResponse({"error": words}, status_code=404)
+        return JSONResponse({"gateway": None if drills is None else drills.gateway, "drills": found})
 
     @app.get("/decisions")
     async def decisions(

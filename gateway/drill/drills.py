@@ -70,6 +70,8 @@ TOKEN_PAUSE_SECONDS: Final = 4.0
 """Seconds after a failure to get a token until another one is asked for: the caches of tokens pause for no longer."""
 SECRET_PAUSE_SECONDS: Final = 1.5
 """Seconds after a refused key until its Secret is read again: the cache of Secrets pauses for no longer."""
+BY_HAND_SECONDS: Final = 10.0
+"""Seconds between two completions at one backend that somebody has asked for."""
 _LARGEST_DOUBLING: Final = 20
 _BODY_BYTES: Final = 65536
 """Bytes of a response to a completion that are read."""
@@ -81,6 +83,11 @@ _SERVER_FIELDS: Final = tuple(
 """Fields of a backend on which the result of a drill may depend."""
 _OFF: Final = Finding(Reason.NOT_TRIED, "Drills are off: set gateway.drill.intervalSeconds to a number above 0.")
 _COOLS_DOWN: Final = Finding(Reason.NOT_TRIED, "The remote backend has asked for a pause, and is tried after it.")
+_BUSY: Final = Finding(Reason.NOT_TRIED, "Other drills run at the moment, so nothing was sent: ask again.")
+_JUST_ASKED: Final = Finding(
+    Reason.NOT_TRIED, f"A completion was sent less than {BY_HAND_SECONDS:g} seconds ago, so none was sent now."
+)
+_AT_A_LIMIT: Final = Finding(Reason.NOT_TRIED, "The gateway is at a limit of its own, so nothing was sent.")
 
 log = structlog.get_logger(__name__)
 
@@ -88,8 +95,9 @@ log = structlog.get_logger(__name__)
 class _Entry:
     """One remote backend of a route, and when it is tried."""
 
-    __slots__ = ("backend", "ended", "handle", "identity", "interval", "number", "pause_until", "record", "refused_at",
-                 "renews", "request", "route", "since", "succeeded_at", "task", "tells")  # fmt: skip
+    __slots__ = ("asked", "asked_at", "backend", "ended", "handle", "identity", "interval", "number", "pause_until",
+                 "record", "refused_at", "renews", "request", "route", "since", "succeeded_at", "task", "tells",
+                 "token_seconds")  # fmt: skip
 
     def __init__(
         self, route: Route, backend: Backend, identity: object, interval: float, request: DrillRequest
@@ -109,15 +117,21 @@ class _Entry:
         self.number = 0
         """Number of drills so far."""
         self.tells = False
-        """Whether the drill that runs, or ran last, shows whether the credentials are accepted, or has new ones."""
+        """Whether the drill that runs, or ran last, shows that the credentials are accepted, or has new ones."""
+        self.asked = DrillRequest.NONE
+        """Request of that drill that was served or refused; a response that says neither, such as 404, is as none."""
+        self.token_seconds: float | None = None
+        """Seconds that the completion of that drill took; None where it has served none."""
         self.pause_until = float("-inf")
         """Time until which a response to a drill has asked for a pause."""
+        self.asked_at = float("-inf")
+        """Time at which somebody last asked for a completion."""
         self.ended = float("-inf")
         """Time at which the last drill ended."""
         self.renews = False
         """Whether the next drill reads the credentials again and gets a new token: they have changed."""
         self.handle: asyncio.TimerHandle | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Finding | None] | None = None
 
     def stop(self) -> None:
         """End the drill that runs, and have no other."""
@@ -227,6 +241,11 @@ class Drills:
             "consecutiveFailures": record.failures,
             "lastSuccessTime": _timestamp(record.success_at),
             "by": record.by,
+            "request": record.request,
+            "lastServedTime": _timestamp(record.served_at),
+            "completion": None
+            if record.token_seconds is None
+            else {"seconds": round(record.token_seconds, 6), "time": _timestamp(record.token_at)},
         }
 
     def _follow(self, route: Route) -> list[_Entry]:
@@ -249,9 +268,12 @@ class Drills:
                 del before[backend.id]
                 entry.route, entry.backend = route, backend
             else:
-                counts = {} if entry is None else entry.record.counts
+                older = entry
                 entry = _Entry(route, backend, identity, interval, request)
-                entry.record.counts = counts
+                if older is not None:
+                    entry.record.counts = older.record.counts
+                    if _server(older.backend) == _server(backend):
+                        entry.pause_until = older.pause_until
                 fresh.append(entry)
             entries[backend.id] = entry
         for entry in before.values():
@@ -270,26 +292,75 @@ class Drills:
         now = time.perf_counter()
         state = self._state(entry)
         at = float("-inf") if state is None else state.traffic.succeeded_at
-        cool_until = float("-inf") if state is None else state.breaker.cool_until
         self._count_traffic(entry)
         if entry.since < at and now < at + entry.interval and not entry.record.failing and not entry.renews:
             self._schedule(entry, at + entry.interval - now)
             return
-        cool_until = max(cool_until, entry.pause_until)
+        cool_until = self._cool_until(entry)
         if now < cool_until:
             if entry.record.reason is Reason.NOT_TRIED:
                 entry.record.finding = _COOLS_DOWN
             self._schedule(entry, cool_until - now + random.random())  # noqa: S311
             return
+        if self._start(entry) is None:
+            self._schedule(entry, _BUSY_SECONDS * (0.5 + random.random()))  # noqa: S311
+
+    def _cool_until(self, entry: _Entry) -> float:
+        """Return the time until which a backend has asked for a pause, in a response to a request or to a drill."""
+        state = self._state(entry)
+        return entry.pause_until if state is None else max(state.breaker.cool_until, entry.pause_until)
+
+    def _start(self, entry: _Entry, request: DrillRequest | None = None) -> "asyncio.Task[Finding | None] | None":
+        """Start a drill, with a request that somebody asks for or else its own; return None where too many run."""
         route = entry.route
         slots = (route.key, AT_ONCE), (route.namespace, NAMESPACE_AT_ONCE)
         if any(self._running.get(key, 0) >= most for key, most in slots):
-            self._schedule(entry, _BUSY_SECONDS * (0.5 + random.random()))  # noqa: S311
-            return
+            return None
         for key, _ in slots:
             self._running[key] = self._running.get(key, 0) + 1
-        entry.task = asyncio.get_running_loop().create_task(self._run(entry))
-        entry.task.add_done_callback(partial(self._leave, [key for key, _ in slots]))
+        task = entry.task = asyncio.get_running_loop().create_task(self._run(entry, request))
+        task.add_done_callback(partial(self._leave, [key for key, _ in slots]))
+        return task
+
+    async def by_hand(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """Send a completion of one token to each remote backend of a model now; return what that found as JSON.
+
+        It is a drill like others, also where the route has none: then nothing but this response has what it found.
+        Nothing is sent during a cool-down, nor twice within a few seconds.
+        """
+        entries = list(self._entries.get(f"{namespace}/{name}", {}).values())
+        found = await asyncio.gather(*(self._ask(entry) for entry in entries))
+        return [
+            {
+                "namespace": namespace,
+                "name": name,
+                "backend": entry.backend.id,
+                "reason": finding.reason.value,
+                "message": finding.message,
+                "seconds": None if seconds is None else round(seconds, 6),
+            }
+            for entry, (finding, seconds) in zip(entries, found, strict=True)
+        ]
+
+    async def _ask(self, entry: _Entry) -> tuple[Finding, float | None]:
+        """Send a completion now; return what that found, and the seconds that it took where it was served."""
+        now = time.perf_counter()
+        if now < entry.asked_at + BY_HAND_SECONDS:
+            return _JUST_ASKED, None
+        if now < self._cool_until(entry):
+            return _COOLS_DOWN, None
+        task = None if entry.task is not None else self._start(entry, DrillRequest.COMPLETION)
+        if task is None:
+            return _BUSY, None
+        entry.asked_at = now
+        if entry.handle is not None:
+            entry.handle.cancel()
+            entry.handle = None
+        await asyncio.wait({task})  # the drill of the route, which ends with it and not with who asks
+        if task.cancelled():  # the route has changed meanwhile
+            return _BUSY, None
+        finding = task.result()
+        return (_AT_A_LIMIT, None) if finding is None else (finding, entry.token_seconds)
 
     def _leave(self, slots: list[str], _: asyncio.Task[None]) -> None:
         """Give back what a drill has taken, also of one that was canceled before its first step."""
@@ -298,11 +369,14 @@ class Drills:
             if not self._running[key]:
                 del self._running[key]
 
-    async def _run(self, entry: _Entry) -> None:
-        """Try a remote backend once, note the result and have the next drill later."""
+    async def _run(self, entry: _Entry, request: DrillRequest | None) -> Finding | None:
+        """Try a remote backend once, note the result and have the next drill later; return the result.
+
+        There is none where the gateway is at a limit of its own.
+        """
         finding: Finding | None = None
         try:
-            finding = await self._drill(entry)
+            finding = await self._drill(entry, self._request(entry) if request is None else request)
         except errors.GatewayError:
             pass  # the gateway is at a limit of its own, which says nothing about the backend
         except Exception:
@@ -310,9 +384,10 @@ class Drills:
         finally:
             entry.task = None
             entry.ended = time.perf_counter()
-        if self._entries.get(entry.route.key, {}).get(entry.backend.id) is not entry:
-            return
-        entry.number += 1
+        if self._entries.get(entry.route.key, {}).get(entry.backend.id) is not entry or not entry.interval:
+            return finding
+        if request is None:
+            entry.number += 1
         if finding is not None:
             self._note(entry, finding)
         record = entry.record
@@ -323,6 +398,7 @@ class Drills:
             doublings = min(max(record.failures - 1, 0), _LARGEST_DOUBLING)
             seconds = min(seconds, RETRY_SECONDS * 2**doublings)
         self._schedule(entry, seconds * (0.9 + 0.2 * random.random()))  # noqa: S311
+        return finding
 
     async def _watch_credentials(self) -> None:
         """Read what holds credentials again and again, and try at once the backends whose credentials have changed."""
@@ -358,6 +434,7 @@ class Drills:
         for entry in entries:
             if self._entries.get(entry.route.key, {}).get(entry.backend.id) is entry:
                 entry.renews = True
+                entry.record.served_at = None  # with other credentials than those of now
                 if entry.handle is not None:  # else a drill runs, which is followed by another one
                     entry.handle.cancel()
                     spread = SPREAD_SECONDS * len(entries) * random.random()  # noqa: S311
@@ -367,7 +444,13 @@ class Drills:
         """Note a result, and log it where it is another one than before."""
         record = entry.record
         was, failed = record.reason, record.failing
-        record.note(finding, time.time(), tells_of_credentials=entry.tells)
+        record.note(
+            finding,
+            time.time(),
+            request=entry.asked,
+            tells_of_credentials=entry.tells,
+            token_seconds=entry.token_seconds,
+        )
         fields = {"route": entry.route.key, "backend": entry.backend.id}
         if record.failing and record.reason is not was:
             log.warning("drill_failed", **fields, reason=finding.reason.value, message=finding.message)
@@ -396,7 +479,7 @@ class Drills:
             refusal = findings.refused_requests(_place(entry, destination))
             entry.record.note_refusal(refusal, now - (clock - traffic.refused_at))
 
-    async def _drill(self, entry: _Entry) -> Finding:
+    async def _drill(self, entry: _Entry, request: DrillRequest) -> Finding:
         """Try a remote backend once.
 
         Raises:
@@ -404,8 +487,7 @@ class Drills:
         """
         destination = find_destination(entry.route, entry.backend, self._settings)
         place = _place(entry, destination)
-        request = self._request(entry)
-        entry.tells = request is not DrillRequest.NONE or entry.renews
+        entry.tells, entry.asked, entry.token_seconds = entry.renews, DrillRequest.NONE, None
         seconds = COMPLETION_SECONDS if request is DrillRequest.COMPLETION else RESPONSE_SECONDS
         connect = min(destination.connect, CONNECT_SECONDS)
         times = Timeouts(connect=connect, first_byte=seconds, idle=seconds)
@@ -453,7 +535,7 @@ class Drills:
             await self._upstream.probe(origin, times.connect, owner=route.key)
         extra = await self._extra(entry, renews=renews)
         credentials = destination.authenticated or destination.certified or destination.target.sets_credentials
-        also = ""
+        also, accepted = "", False
         if request is not DrillRequest.NONE:
             name = backend.model or route.document.client_model
             head, body = _message(destination, request, name)
@@ -463,14 +545,20 @@ class Drills:
                 complete = head._replace(fields=fields)
                 return await self._upstream.send(origin, complete, body, times, owner=route.key, fresh=True)
 
+            began = time.perf_counter()
             response = await send()
             if response.head.status == 401 and destination.authenticated:
                 response.abort()
                 extra = await self._extra(entry, renews=True, refused=extra.get(b"authorization", b""))
+                began = time.perf_counter()
                 response = await send()
             limit = findings.LIST_BYTES if request is DrillRequest.MODELS else _BODY_BYTES
             content = await response.read(limit)
-            status = response.head.status
+            status, entry.asked = response.head.status, request
+            accepted = 200 <= status < 300
+            entry.tells = entry.tells or accepted
+            if accepted and request is DrillRequest.COMPLETION:
+                entry.token_seconds = time.perf_counter() - began
             entry.pause_until = time.perf_counter() + self._pause_in(response.head)
             if status in (401, 402, 403):
                 if credentials:
@@ -486,10 +574,13 @@ class Drills:
                 if isinstance(verdict, Finding):
                     return verdict
                 also = verdict
+            if not accepted:
+                entry.asked = DrillRequest.NONE
         return findings.proven(
             encrypted=origin.scheme == "https",
             token=b"authorization" in extra and b"authorization" not in _key_names(backend),
             credentials=credentials,
+            accepted=accepted,
             asked=request is not DrillRequest.NONE,
             also=also,
         )
@@ -520,6 +611,11 @@ def _place(entry: _Entry, destination: Destination) -> Place:
     origin = destination.origin
     host = f"[{origin.host}]" if ":" in origin.host and not origin.host.startswith("[") else origin.host
     return Place(f"{host}:{origin.port}", entry.backend.default)
+
+
+def _server(backend: Backend) -> tuple[bool, str, str | None, int | None]:
+    """Return where a remote backend is."""
+    return backend.default, backend.scheme, backend.host, backend.port
 
 
 def _key_names(backend: Backend) -> frozenset[bytes]:

@@ -89,20 +89,21 @@ def finding(reason: Reason, message: str, *, of_token: bool = False) -> Finding:
     return Finding(reason, message[:SENTENCE_CHARACTERS], of_token)
 
 
-def proven(*, encrypted: bool, token: bool, credentials: bool, asked: bool, also: str = "") -> Finding:
+def proven(*, encrypted: bool, token: bool, credentials: bool, accepted: bool, asked: bool, also: str = "") -> Finding:
     """Return the finding of a drill that succeeded.
 
     Args:
         encrypted: Whether the connection uses TLS.
         token: Whether a token endpoint gives the token of requests.
         credentials: Whether the gateway shows the remote backend credentials of its own, of whatever kind.
-        asked: Whether a request was sent, so that the remote backend has seen them.
+        accepted: Whether the remote backend has served a request with them.
+        asked: Whether a request was sent.
         also: Clause that says what else the drill found, without its full stop.
     """
     parts = ["the name", "the connection"]
     if encrypted:
         parts.append("the certificate")
-    if asked and credentials:
+    if accepted and credentials:
         parts.append("the credentials")
     elif token:
         parts.append("the token endpoint")
@@ -110,6 +111,8 @@ def proven(*, encrypted: bool, token: bool, credentials: bool, asked: bool, also
         also = "it sent no request"
         if credentials:
             also += ", so it does not tell whether the credentials are accepted"
+    elif credentials and not accepted:
+        also += "; whether the credentials are accepted is not known"
     *first, last = parts
     return finding(Reason.PROVEN, f"The drill proved {', '.join(first)} and {last}{f'; {also}' if also else ''}.")
 

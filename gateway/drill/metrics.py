@@ -45,3 +45,14 @@ class DrillMetrics(Collector):
                 if record.reason is not Reason.NOT_TRIED:
                     success.add_metric(key, float(not record.failing))
             yield success
+        for part in parts:
+            times = GaugeMetricFamily(
+                "beamlit_gateway_drill_timestamp_seconds",
+                "Time of the last result of drills at a remote backend, in seconds since 1970, with its reason; absent"
+                " before any",
+                labels=(*_LABELS, "reason"),
+            )
+            for key, record in part:
+                if record.observed_at is not None:
+                    times.add_metric((*key, record.reason.value), record.observed_at)
+            yield times

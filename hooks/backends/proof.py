@@ -39,7 +39,18 @@ MESSAGES: Final[Mapping[str, str]] = {
 }
 """Sentences for reasons, where a gateway gives none."""
 
-_FATAL: Final = frozenset(
+_PROOFS: Final[Mapping[str, str]] = {
+    "client": "The remote backend has served a request of a client.",
+    "completion": "The remote backend has served a completion of one token for a drill.",
+    "models": "A gateway has reached the remote backend, which responded to GET /v1/models.",
+    "none": "A gateway has reached the remote backend and sent no request: only one shows whether it accepts the"
+    " credentials and serves the model (spec.gateway.drill.request).",
+}
+"""Sentences for a success, by the request that it rests on, the one that tells most first."""
+_OF_REQUESTS: Final = frozenset({reasons.TOKEN_REFUSED, reasons.MODEL_UNKNOWN, reasons.FORBIDDEN})
+"""Reasons that only a request shows. A drill that sends none neither finds nor disproves them."""
+
+FATAL: Final = frozenset(
     {
         reasons.NAME_UNKNOWN,
         reasons.CONNECT_FAILED,
@@ -86,17 +97,22 @@ _NOT_TRIED: Final = Verdict("Unknown", reasons.NOT_TRIED, MESSAGES[reasons.NOT_T
 def verdict(reading: Reading) -> Verdict:
     """Return what one reading says.
 
-    It is False only if every gateway that tried the backend has failed, and Unknown if none has tried it.
+    It is False only if every gateway that tried the backend has failed, and Unknown if none has tried it. Of several
+    gateways one at a time sends a completion: what that finds, the others have not tried.
     """
     if reading.unread is not None:
         return Verdict("Unknown", reading.unread.reason, reading.unread.message)
-    failed = [drill for drill in reading.drills if drill.reason != reasons.PROVEN]
     if not reading.drills:
         return _NOT_TRIED
+    failed = [drill for drill in reading.drills if drill.reason != reasons.PROVEN]
+    proven = [drill for drill in reading.drills if drill.reason == reasons.PROVEN]
+    refused = [drill for drill in failed if drill.reason in _OF_REQUESTS and drill.request not in ("", "none")]
+    if refused and not any(_disproves(one, drill) for one in proven for drill in refused):
+        failed, proven = refused if proven else failed, []
     worst = _most_frequent(failed)
     if worst is None:
-        return Verdict("True", reasons.PROVEN, MESSAGES[reasons.PROVEN])
-    if len(failed) < len(reading.drills):
+        return Verdict("True", reasons.PROVEN, _proof(proven))
+    if proven:
         message = f"At least one gateway reaches the remote backend, and at least one does not: {_message(worst)}"
         return Verdict("True", reasons.PROVEN, message)
     fails = all(_fails(drill) for drill in failed)
@@ -117,9 +133,11 @@ def settled(readings: tuple[Reading, ...], held: Held | None, now: datetime, *, 
     if present is None:
         # Nothing is known so far, and that nothing is known yet, or why, needs no second reading.
         present = verdicts[0] if verdicts and verdicts[0].status == "Unknown" else _NOT_TRIED
-    if not verdicts or len(set(verdicts)) > 1 or len(verdicts) == 1:
+    if len(verdicts) < 2 or len({(one.status, one.reason, one.fails) for one in verdicts}) > 1:
         return _awaiting(present)
     new = verdicts[0]
+    if new != verdicts[1] and (present.status, present.reason, present.fails) == (new.status, new.reason, new.fails):
+        return _awaiting(present)  # only another sentence, which changes as often as it likes
     if held is not None and held.status != new.status and held.reason in _HELD and held.since is not None:
         # A reading from before the last change is older than what the status knows. Status may have any time in it.
         late = held.since <= now and any(reading.taken < held.since for reading in readings)
@@ -138,13 +156,26 @@ def _awaiting(present: Verdict) -> Verdict:
     return Verdict(present.status, present.reason, present.message, present.fails, awaits=True)
 
 
+def _disproves(proven: Drill, refused: Drill) -> bool:
+    """Return whether the success of one gateway speaks against what a request of another one has found."""
+    if proven.request != "none":
+        return True
+    return proven.served is not None and refused.observed is not None and proven.served >= refused.observed
+
+
+def _proof(proven: list[Drill]) -> str:
+    """Return a sentence about the success that tells most, of which there is one at least."""
+    requests = {drill.request for drill in proven}
+    return next((words for name, words in _PROOFS.items() if name in requests), MESSAGES[reasons.PROVEN])
+
+
 def _fails(drill: Drill) -> bool:
     """Return whether no request could be served by what one gateway found.
 
     Requests may succeed for a while although drills fail: with an older token, where no new one can be had.
     """
     succeeded = drill.succeeded is not None and drill.observed is not None and drill.succeeded > drill.observed
-    return drill.reason in _FATAL and drill.failures >= FAILURES and not succeeded
+    return drill.reason in FATAL and drill.failures >= FAILURES and not succeeded
 
 
 def _most_frequent(failed: list[Drill]) -> Drill | None:

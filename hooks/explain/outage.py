@@ -24,7 +24,7 @@ from hooks.reconcile.assessment import assess
 from hooks.reconcile.model_deployment import decide_sync
 
 _REACHED: Final = frozenset({reasons.PROVEN, reasons.MODEL_UNKNOWN, reasons.FORBIDDEN})
-"""Reasons of drills whose credentials were accepted."""
+"""Reasons of drills whose credentials were accepted, where there was a request."""
 _CREDENTIALS: Final = frozenset({reasons.TOKEN_REFUSED, reasons.CREDENTIAL_MISSING})
 """Reasons of drills whose credentials were not."""
 
@@ -145,9 +145,20 @@ def _credentials(remote: Remote, drills: tuple[Drill, ...]) -> Check:
         return Check(name, state, refused.message or proof.MESSAGES[refused.reason])
     if remote.host and remote.credentials is None and not remote.secret_headers:
         return Check(name, State.GOOD, "The remote backend is configured without any.")
-    if any(drill.reason in _REACHED for drill in drills):
+    if any(_was_asked(drill) for drill in drills):
         return Check(name, State.GOOD, "They were accepted when the remote backend was tried last.")
+    if any(drill.reason in _REACHED for drill in drills):
+        words = (
+            "No request was sent since they changed last, and only one shows whether the remote backend accepts them:"
+            " `kubectl beamlit drill --probe` sends one."
+        )
+        return Check(name, State.UNKNOWN, words)
     return Check(name, State.UNKNOWN, "No gateway has come as far as to need them.")
+
+
+def _was_asked(drill: Drill) -> bool:
+    """Return whether the remote backend has responded to a request of a drill or of a client with credentials."""
+    return drill.served is not None or (drill.reason in _REACHED and drill.request != "none")
 
 
 def _model(remote: Remote, drills: tuple[Drill, ...]) -> Check:
@@ -155,7 +166,7 @@ def _model(remote: Remote, drills: tuple[Drill, ...]) -> Check:
     unknown = next((drill for drill in drills if drill.reason == reasons.MODEL_UNKNOWN), None)
     if unknown is not None:
         return Check(name, State.WARNS, unknown.message or proof.MESSAGES[unknown.reason])
-    if any(drill.reason == reasons.PROVEN and drill.by_traffic for drill in drills):
+    if any(drill.served is not None or (drill.reason == reasons.PROVEN and drill.by_traffic) for drill in drills):
         return Check(name, State.GOOD, f"The model is {called}, which has served a request for it.")
     return Check(name, State.GOOD, f"The model is {called}, which has not said otherwise.")
 

@@ -109,12 +109,18 @@ def parser() -> argparse.ArgumentParser:
             "Show whether the remote backend would serve if all local replicas were gone now, by what the gateways'"
             " drills found, and what would not: policies, credentials, the model's name there, callers whose requests"
             " may not leave the cluster, and how long it takes to the first token.",
+            "With --probe, a gateway sends the remote backend a completion of one token before that, which the provider"
+            " may charge for: it shows whether the credentials are accepted, whether the model is served, and how long"
+            " its token takes.",
             "With --for, a share of the real requests goes to the remote backend for that time, by an override that"
             " ends by itself. A few requests of one token are sent too. It waits for the end and says what came of it.",
             "Exit status 1: requests would fail, or the drill did not pass.",
         ),
     )
     drill.add_argument("name", metavar="NAME", help="ModelDeployment")
+    drill.add_argument(
+        "--probe", action="store_true", help="have a gateway send a completion of one token, which may cost"
+    )
     drill.add_argument("--for", dest="length", metavar="TIME", help="try it with requests for that time: 90s, 2m, 1h")
     drill.add_argument(
         "--percentage",
@@ -188,6 +194,8 @@ def _check_split(commands: argparse.ArgumentParser, given: argparse.Namespace) -
 
 def _check_drill(commands: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """End the process where the arguments of `drill` do not belong together."""
+    if given.probe and given.length is not None:
+        commands.error("drill: with --for requests are sent in any case: leave --probe out")
     if given.length is None:
         if given.percentage is not None:
             commands.error("drill: --percentage is for a drill with requests: give --for too, such as --for 2m")
@@ -322,7 +330,7 @@ async def _drill(cluster: Kubectl, namespace: str, given: argparse.Namespace) ->
     parent = await live.model(cluster, namespace, given.name)
     configured = await live.settings(cluster, given.system_namespace, _complain)
     try:
-        found = await look(cluster, parent, configured, given.system_namespace, _complain)
+        found = await look(cluster, parent, configured, given.system_namespace, _complain, probe=given.probe)
     except (InvalidObject, NotAccepted, HookError) as exc:
         raise ClusterFailed(f"{namespace}/{given.name} is not accepted: {str(exc).rstrip('.')}.") from None
     if given.length is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from hooks import reasons
-from hooks.kube.unstructured import integer, objects, text, time
+from hooks.kube.unstructured import integer, mapping, objects, text, time
 from hooks.observation.readings import Unread
 
 Route = tuple[str, str]
@@ -25,6 +25,9 @@ MOST_MARKS: Final = 20 * MOST_DRILLS
 """Commas and brackets of one report, which bound the number of its values and so the memory that they take."""
 MOST_CHARACTERS: Final = 1024
 """Characters of a gateway's message that are read."""
+
+_MOST_SECONDS: Final = 86400.0
+"""Seconds of a completion from which on it counts as none."""
 
 _RESULTS: Final = frozenset(
     {
@@ -57,6 +60,15 @@ class Drill:
     """Time of the last success; None where there was none."""
     by_traffic: bool = False
     """Whether the result is a success of a client's request."""
+    request: str = ""
+    """Request whose response the result rests on: none, models, completion or client; empty where the gateway does not
+    say it."""
+    served: datetime | None = None
+    """Time of the last completion that the backend served, for a drill or for a client; None without one."""
+    token_seconds: float | None = None
+    """Seconds that the last completion of one token took in a drill; None without one."""
+    token_time: datetime | None = None
+    """Time of that completion."""
     gateway: str = ""
     """Name of the gateway's pod or host; empty where it is not known."""
 
@@ -141,14 +153,22 @@ def _drill(entry: Mapping[str, Any], gateway: str) -> Drill | None:
     reason = text(entry, "reason")
     if reason not in _RESULTS:
         return None
+    succeeded, is_traffic = time(entry, "lastSuccessTime"), text(entry, "by") == "traffic"
+    completion = mapping(entry, "completion")
+    seconds = completion.get("seconds")
     return Drill(
         reason,
         _printable(text(entry, "message")),
         max(0, integer(entry, "consecutiveFailures") or 0),
         time(entry, "observedTime"),
-        time(entry, "lastSuccessTime"),
+        succeeded,
         # It is about the last success, and only drills fail.
-        reason == reasons.PROVEN and text(entry, "by") == "traffic",
+        reason == reasons.PROVEN and is_traffic,
+        text(entry, "request"),
+        # Gateways of an older version say it of the last success alone.
+        time(entry, "lastServedTime") or (succeeded if is_traffic else None),
+        float(seconds) if isinstance(seconds, float | int) and 0 <= seconds < _MOST_SECONDS else None,
+        time(completion, "time"),
         gateway,
     )
 

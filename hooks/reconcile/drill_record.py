@@ -1,13 +1,14 @@
 """Record of a drill by hand: an override of mode Drill, and what came of it.
 
 `status.offloading.drill` remembers the last one. It is a drill of real requests, so it has passed when a gateway
-reports a success at the remote backend since it began, and has failed as soon as the condition OffloadReady is False.
+reports that the remote backend has served one since it began, and has failed as soon as the condition OffloadReady is
+False.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from hooks import reasons
 from hooks.api.common import format_time
@@ -16,7 +17,7 @@ from hooks.backends.proof import Verdict
 from hooks.kube.objects import Object
 from hooks.kube.times import whole_seconds
 from hooks.kube.unstructured import integer, mapping, text, time
-from hooks.observation.drills import Drill
+from hooks.observation.drills import Reading
 from hooks.observation.observation import Parent
 from hooks.offloading.rules import Split
 
@@ -34,10 +35,15 @@ class Outcome(StrEnum):
 MESSAGES = {
     Outcome.RUNNING: "It lasts.",
     Outcome.PASSED: "The remote backend has served since it began.",
-    Outcome.UNPROVEN: "No gateway reports a success at the remote backend since it began: see that requests came.",
+    Outcome.UNPROVEN: "No gateway reports that the remote backend has served a request since it began: see that"
+    " requests came.",
     Outcome.INTERRUPTED: "The override was changed or taken away before its end.",
 }
 """Sentences for outcomes. Failed has that of the condition OffloadReady."""
+
+
+LATE: Final = timedelta(seconds=60)
+"""Time after the end of a drill in which gateways may still report that the remote backend has served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,10 @@ class DrillRecord:
     until: datetime
     outcome: Outcome
     message: str
+
+    def awaits(self, now: datetime) -> bool:
+        """Return whether it has ended and waits for what gateways report after its end."""
+        return self.outcome is Outcome.RUNNING and now >= self.until
 
     @classmethod
     def of(cls, parent: Parent) -> Self | None:
@@ -76,7 +86,7 @@ def next_record(
     override: Override | None,
     split: Split,
     verdict: Verdict,
-    drills: tuple[Drill, ...],
+    reading: Reading | None,
     *,
     now: datetime,
 ) -> DrillRecord | None:
@@ -87,7 +97,7 @@ def next_record(
         override: the override of the specification, also one that has ended.
         split: the split that is decided.
         verdict: what drills of gateways say of the remote backend.
-        drills: what the gateways found.
+        reading: what the gateways reported last; None where they report nothing.
         now: the present.
     """
     drill = override if override is not None and override.mode is OverrideMode.DRILL else None
@@ -102,8 +112,11 @@ def next_record(
         elif verdict.status == "False":
             return _ended(previous, Outcome.FAILED, verdict.message)
         elif now >= previous.until:
-            is_proven = any(one.succeeded is not None and one.succeeded >= previous.since for one in drills)
-            return _ended(previous, Outcome.PASSED if is_proven else Outcome.UNPROVEN)
+            drills = () if reading is None else reading.drills
+            if any(one.served is not None and one.served >= previous.since for one in drills):
+                return _ended(previous, Outcome.PASSED)
+            if reading is None or reading.taken >= previous.until or now >= previous.until + LATE:
+                return _ended(previous, Outcome.UNPROVEN)
     if drill is None or is_same or now >= drill.until or split.reason != reasons.OVERRIDE:
         return previous
     return DrillRecord(

@@ -130,6 +130,15 @@ def _decide(observation: Observation, now: datetime, account: str | None, *, rec
     }
     course = assessment.decision.course
     proven = _proven(observation, now)
+    drill = next_record(
+        DrillRecord.of(parent),
+        behavior(spec).override,
+        split,
+        proven,
+        observation.drills[0] if observation.drills else None,
+        now=now,
+    )
+    awaits = proven.awaits or (drill is not None and drill.awaits(now))
     return SyncDecision(
         parent=parent,
         now=now,
@@ -143,17 +152,10 @@ def _decide(observation: Observation, now: datetime, account: str | None, *, rec
         metrics=conditions.standings(assessment.metrics, facts.measures, course),
         period=shorter(
             metrics_period(facts.measures, course),
-            drills_period(observation.drills, proven) if split.remote else None,
+            drills_period(observation.drills, awaits=awaits) if split.remote else None,
         ),
         assessment=assessment,
-        drill=next_record(
-            DrillRecord.of(parent),
-            behavior(spec).override,
-            split,
-            proven,
-            observation.drills[0].drills if observation.drills else (),
-            now=now,
-        ),
+        drill=drill,
     )
 
 

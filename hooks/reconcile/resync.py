@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import Final
 
 from hooks import reasons
-from hooks.backends.proof import Verdict
 from hooks.kube.jitter import jittered
 from hooks.observation.drills import Reading
 from hooks.observation.observation import Parent
@@ -37,11 +36,14 @@ def metrics_period(measures: tuple[Measured | Missing, ...], course: Course) -> 
     return RESYNC_SECONDS if far and course.memory == NOTHING else NEAR_SECONDS
 
 
-def drills_period(readings: tuple[Reading, ...] | None, proven: Verdict) -> float | None:
-    """Return the seconds after which gateways are asked again what their drills found; None when none is asked."""
+def drills_period(readings: tuple[Reading, ...] | None, *, awaits: bool) -> float | None:
+    """Return the seconds after which gateways are asked again what their drills found; None when none is asked.
+
+    `awaits` says whether something is to be confirmed by what they report next.
+    """
     if readings is None:
         return None
-    return SOON_SECONDS if proven.awaits else RESYNC_SECONDS
+    return SOON_SECONDS if awaits else RESYNC_SECONDS
 
 
 def shorter(one: float | None, other: float | None) -> float | None:

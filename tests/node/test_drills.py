@@ -1,14 +1,21 @@
-"""Drills of real gateways: a remote backend that is not there, and then is, while no pod of the model is."""
+"""Drills of real gateways: a remote backend that is not there, and then is, while no pod of the model is; and what the
+command `kubectl beamlit drill` says and tries there."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from tests.deadlines import NEVER
+from tests.e2e.process import program
 from tests.node.cluster import Cluster
-from tests.node.release import EXAMPLE, GATEWAY, REMOTE, Release
+from tests.node.release import EXAMPLE, GATEWAY, MODEL, REMOTE, Release
 from tests.processes import poll
 
 LONELY: Final = "lonely"
@@ -52,3 +59,39 @@ def test_ready_tells_whether_the_remote_backend_can_be_reached(lonely: Release) 
     cluster.wait("condition=OffloadReady", model, seconds=300)
     cluster.wait("condition=Ready", model, seconds=300)
     lonely.client.until_served_by("remote", f"{GATEWAY}/default/{LONELY}", LONELY)
+
+
+def _drill(cluster: Cluster, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run `kubectl beamlit drill` for the example model; return its exit status and the JSON that it prints."""
+    kubectl = Path(program("kubectl"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(kubectl.parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
+    command = (str(kubectl), "beamlit", "drill", MODEL, "-o", "json", *words)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=NEVER, check=False)
+    assert result.returncode in (0, 1), result.stderr
+    return result.returncode, json.loads(result.stdout)
+
+
+def _checks(printed: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {one["name"]: (one["state"], one["message"]) for one in printed["checks"]}
+
+
+def test_the_command_drill(applied: Release) -> None:
+    """The command says what gateways found, has one of them send a completion of one token, and tries the remote
+    backend with a share of the requests, of which it sends some itself."""
+    cluster = applied.cluster
+    cluster.wait("condition=OffloadReady", f"modeldeployment/{MODEL}", seconds=300)
+    status, printed = _drill(cluster)
+    assert (status, _checks(printed)["remote backend"][0], printed["split"]["percentage"]) == (0, "good", 100)
+
+    status, printed = _drill(cluster, "--probe")
+    checks = _checks(printed)
+    assert (status, printed["state"]) == (0, "good"), printed
+    assert "for a completion of one token that a gateway has sent now." in checks["first token"][1]
+    assert checks["credentials"] == ("good", "They were accepted when the remote backend was tried last.")
+
+    status, printed = _drill(cluster, "--for", "20s", "--percentage", "20")
+    assert (status, printed["drill"]["outcome"]) == (0, "Passed"), printed
+    assert printed["drill"]["percentage"] == 20
+    assert printed["checks"][-1]["message"].endswith("s to the first token of its stream, for a request of this drill.")
+    assert cluster.get("modeldeployment", MODEL)["status"]["offloading"]["drill"] == printed["drill"]

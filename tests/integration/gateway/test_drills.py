@@ -21,7 +21,7 @@ from gateway.drill import drills
 from gateway.drill.findings import LIST_BYTES
 from program.oauth.credentials import ClientCredentials
 from tests.authorities import Authority, Pair, self_signed
-from tests.deadlines import NEVER
+from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.test_credentials import Secrets
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
 from tests.integration.servers import ServerSide, serving, until
@@ -119,6 +119,9 @@ async def test_a_drill_without_a_request_sends_no_byte() -> None:
             "consecutiveFailures": 0,
             "lastSuccessTime": one["observedTime"],
             "by": "drill",
+            "request": "none",
+            "lastServedTime": None,
+            "completion": None,
             "generation": None,
         }
         await until(lambda: len(server.sides) == 1 and server.sides[0].reader.at_eof())
@@ -126,6 +129,7 @@ async def test_a_drill_without_a_request_sends_no_byte() -> None:
         assert running.count("beamlit_gateway_drill_success", namespace="default", model="demo", backend="remote") == 1
         labels = {"namespace": "default", "model": "demo", "backend": "remote", "reason": "Proven"}
         assert running.count("beamlit_gateway_drills_total", **labels) == 1
+        assert abs(running.count("beamlit_gateway_drill_timestamp_seconds", **labels) - time.time()) < SECONDS
 
 
 async def test_the_admin_port_shows_drills() -> None:
@@ -442,8 +446,9 @@ def asking(request: DrillRequest, **values: Any) -> RouteDocument:
 
 
 RESPONSES: Final[dict[str, tuple[bytes, str, str]]] = {
-    "listed": (reply(LIST), "Proven", "it lists big-1"),
+    "listed": (reply(LIST), "Proven", "the connection and the credentials; it lists big-1"),
     "no such path": (reply(b"no", b"404 Not Found"), "Proven", "responded with 404"),
+    "not told": (reply(b"no", b"404 Not Found"), "Proven", "whether the credentials are accepted is not known."),
     "no method": (reply(b"no", b"405 Method Not Allowed"), "Proven", "responded with 405"),
     "busy": (reply(b"no", b"503 Service Unavailable"), "Proven", "responded with 503"),
     "a web page": (reply(b"<html>"), "Proven", "no list of models"),
@@ -476,6 +481,8 @@ async def test_the_list_of_models(response: bytes, reason: str, words: str) -> N
         one = await first(running)
         assert one["reason"] == reason
         assert words in one["message"]
+        is_told = b" 200 OK" in response or reason in ("TokenRefused", "Forbidden")
+        assert one["request"] == ("models" if is_told else "none")
         received = server.sides[0].received
         assert received.startswith(b"GET /workspace/v1/models HTTP/1.1\r\nhost: remote.test\r\n")
         assert b"authorization: Bearer " + CANARY.encode() in received
@@ -567,6 +574,81 @@ async def test_a_completion(response: bytes, reason: str, words: str) -> None:
         assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
         content = orjson.loads(body)
         assert (content["model"], content["max_tokens"]) == ("big-1", 1)
+        served = b" 200 OK" in response
+        assert (one["lastServedTime"] is not None, one["completion"] is not None) == (served, served)
+        if served:
+            assert (one["request"], one["completion"]["time"]) == ("completion", one["lastServedTime"])
+            assert 0 < one["completion"]["seconds"] < SECONDS
+
+
+async def ask(running: Running, query: str, kind: str = "application/json") -> httpx.Response:
+    """Ask the admin port for a completion."""
+    app = admin.create_app(
+        running.store, running.metrics, running.journal, draining=lambda: False, drills=running.drills
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        return await client.post(f"/drills?{query}", content=b"{}", headers={"content-type": kind})
+
+
+async def test_a_completion_that_somebody_asks_for() -> None:
+    """`POST /drills` sends one completion, says how long it took, and sends no other within a few seconds; what it
+    found is the result of the route's drills, too."""
+    async with (
+        serving(responding(reply(b"{}"))) as server,
+        gateway(document(local(), remote(model="big-1")), remote_port=server.port, settings=settings()) as running,
+    ):
+        assert (await found(running, "Proven"))["completion"] is None
+        response = await ask(running, "namespace=default&name=demo")
+        (one,) = response.json()["drills"]
+        assert (response.status_code, response.json()["gateway"]) == (200, running.drills.gateway)
+        assert (one["namespace"], one["name"], one["backend"], one["reason"]) == ("default", "demo", "remote", "Proven")
+        assert one["message"].endswith("it served one token of big-1.")
+        assert result(running)["completion"]["seconds"] == one["seconds"] > 0
+        assert orjson.loads(server.sides[1].received.partition(b"\r\n\r\n")[2])["max_tokens"] == 1
+        (again,) = (await ask(running, "namespace=default&name=demo")).json()["drills"]
+        assert (again["reason"], again["seconds"], len(server.sides)) == ("NotTried", None, 2)
+        assert "less than 10 seconds ago" in again["message"]
+
+
+async def test_a_completion_during_a_cool_down() -> None:
+    """Nothing is sent to a backend that has asked for a pause, whoever asks for it."""
+    async with (
+        serving(responding(reply(b"no", b"429 Too Many Requests", b"retry-after: 60"))) as server,
+        gateway(document(remote(100)), remote_port=server.port, settings=settings(0)) as running,
+    ):
+        assert (await running.post(b"/default/demo/x", b"{}")).status == 429
+        (one,) = (await ask(running, "namespace=default&name=demo")).json()["drills"]
+        assert (one["reason"], len(server.sides)) == ("NotTried", 1)
+        assert "has asked for a pause" in one["message"]
+
+
+async def test_a_completion_where_there_are_no_drills() -> None:
+    """Where drills are off a completion is sent nevertheless, and nothing but its response has the result."""
+    refusing = reply(b'{"error":{"code":"model_not_found"}}', b"404 Not Found")
+    async with (
+        serving(responding(refusing)) as server,
+        gateway(document(remote(100, model="big-1")), remote_port=server.port, settings=settings(0)) as running,
+    ):
+        (one,) = (await ask(running, "namespace=default&name=demo")).json()["drills"]
+        assert (one["reason"], one["seconds"]) == ("ModelUnknown", None)
+        assert result(running)["reason"] == "NotTried"
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "status"),
+    [
+        ("namespace=default&name=other", "application/json", 404),
+        ("namespace=default", "application/json", 422),
+        ("namespace=default&name=demo", "text/plain", 415),
+    ],
+)
+async def test_what_cannot_be_asked_for(query: str, kind: str, status: int) -> None:
+    """A model without a remote backend here, a query without a model, and a request that any website could have a
+    browser send are refused with a sentence."""
+    async with serving(silent) as server, gateway(document(remote(100)), remote_port=server.port) as running:
+        response = await ask(running, query, kind)
+        assert response.status_code == status
+        assert response.json()["error"]
 
 
 async def test_gateways_take_turns_at_completions() -> None:
@@ -627,6 +709,32 @@ async def test_a_key_that_requests_find_refused() -> None:
         assert result(running)["reason"] == "TokenRefused"
         assert (await running.post(b"/default/demo/x", b"{}")).status == 200
         assert (result(running)["reason"], result(running)["by"]) == ("Proven", "traffic")
+
+
+async def test_a_response_that_says_nothing_ends_no_refusal() -> None:
+    """A 404 to the list of models does not show that a key is accepted that requests have found refused."""
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            is_drill = (await side.request()).startswith(b"GET ")
+            await side.send(reply(b"no", b"404 Not Found" if is_drill else b"401 Unauthorized"))
+
+    async with (
+        serving(script) as server,
+        gateway(
+            document(remote(100, headers=KEYED), drill=Drill(request=MODELS)),
+            remote_port=server.port,
+            settings=settings(0.02),
+            secrets=key_for(),
+        ) as running,
+    ):
+        await found(running, "Proven")
+        assert (await running.post(b"/default/demo/x", b"{}")).code == "credentials_refused"
+        assert (await found(running, "TokenRefused"))["request"] == "client"
+        labels = {"namespace": "default", "model": "demo", "backend": "remote", "reason": "Proven"}
+        before = running.count("beamlit_gateway_drills_total", **labels)
+        await until(lambda: running.count("beamlit_gateway_drills_total", **labels) >= before + 3)
+        assert result(running)["reason"] == "TokenRefused"
 
 
 async def test_there_is_no_drill_while_requests_succeed_or_a_backend_cools_down() -> None:
@@ -692,6 +800,29 @@ async def test_a_refused_key_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -
         await found(running, "Proven")
 
 
+async def test_a_client_certificate_that_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client certificate in a Secret is tried at once when it has changed."""
+    monkeypatch.setattr(drills, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "WATCH_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(drills, "RETRY_SECONDS", NEVER)
+    secrets = Secrets()
+
+    def show(authority: Authority) -> None:
+        pair = authority.issue("client")
+        secrets.objects["default", "mine"] = {"tls.crt": pair.chain, "tls.key": pair.key, "hosts": "remote.test"}
+
+    show(OTHER)
+    context = secured(tmp_path, ROOT.issue("remote.test"), clients=ROOT)
+    route = document(encrypted(ROOT.pem, model="big-1", certificate="mine"), drill=Drill(request=MODELS))
+    async with (
+        serving(responding(reply(LIST)), context) as server,
+        gateway(route, remote_port=server.port, settings=settings(), secrets=secrets) as running,
+    ):
+        assert (await first(running))["reason"] in ("ConnectFailed", "CertificateRefused")
+        show(ROOT)
+        await found(running, "Proven")
+
+
 async def test_a_drill_keeps_the_pause_that_its_response_asks_for() -> None:
     """A response to a drill that asks for a pause gets it, and requests are not held back by it."""
     busy = reply(b"{}", b"429 Too Many Requests", b"retry-after: 60")
@@ -710,6 +841,10 @@ async def test_a_drill_keeps_the_pause_that_its_response_asks_for() -> None:
         before = running.count("beamlit_gateway_drills_total", **labels)
         await until(lambda: running.count("beamlit_gateway_drills_total", **labels) >= before + 9)
         assert result(running)["consecutiveFailures"] == 1
+        sent = len(server.sides)
+        running.load(document(remote(100, model="big-2"), drill=Drill(request=COMPLETION)))
+        await until(lambda: "has asked for a pause" in result(running)["message"])  # also after a change of the route
+        assert len(server.sides) == sent
         assert (await running.post(b"/default/demo/x", b"{}")).status == 200
 
 

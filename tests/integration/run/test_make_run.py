@@ -421,6 +421,9 @@ class TestDrills:
             poll(lambda: self.found(demo, admin).get("reason") == "TokenRefused", "a drill that fails")
             message = self.found(demo, admin)["message"]
             assert message.endswith("in the section defaultRemoteBackend of the configuration.")
+            page = demo.http.get(f"{admin}/?route=default/demo-server").text
+            assert "Drill at remote: <strong>TokenRefused</strong>" in page
+            assert "in the section defaultRemoteBackend of the configuration." in page
             assert "wrong-secret" not in message + (tmp_path / "log").read_text()
         finally:
             gateway.terminate()
@@ -641,6 +644,8 @@ def test_a_wrong_secret(tmp_path: Path) -> None:
         assert "wrong-secret" not in str(demo.stored()["status"])
         drills = demo.http.get(demo.url("admin") + "/drills?name=demo").json()["drills"]
         assert [one["reason"] for one in drills] == ["TokenRefused"]
+        page = demo.http.get(demo.url("admin") + "/?route=default/demo").text
+        assert "Drill at remote: <strong>TokenRefused</strong>" in page
         assert demo.condition("Ready")["status"] == "True"
         demo.demo("local", "unready")
         poll(lambda: demo.condition("Ready")["reason"] == "RemoteFails", "three failed drills")

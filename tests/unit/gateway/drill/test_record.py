@@ -5,6 +5,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.api.vocabulary import DrillRequest
 from gateway.drill.findings import Finding, Reason
 from gateway.drill.record import DrillRecord
 
@@ -54,7 +55,7 @@ def test_a_drill_without_a_request_does_not_end_a_refusal() -> None:
     record.note(PROVEN, 3.0, tells_of_credentials=False)
     assert (record.reason, record.failures, record.observed_at) == (Reason.TOKEN_REFUSED, 1, 2.0)
     record.note_refusal(REFUSED_REQUESTS, 4.0)
-    assert record.failures == 1
+    assert (record.failures, record.request) == (1, "client")
     record.note(PROVEN, 5.0)
     assert (record.reason, record.failures) == (Reason.PROVEN, 0)
     record.note_refusal(REFUSED_REQUESTS, 4.5)
@@ -62,6 +63,28 @@ def test_a_drill_without_a_request_does_not_end_a_refusal() -> None:
     record.note_refusal(REFUSED_REQUESTS, 6.0)
     record.note_traffic(7.0)
     assert record.reason is Reason.PROVEN
+
+
+def test_requests_that_are_refused_again_and_again() -> None:
+    """A refusal counts as another failure once some seconds have passed, so that a key which requests never get in with
+    is known to fail although drills send none."""
+    record = DrillRecord()
+    for seconds in range(61):
+        record.note_refusal(REFUSED_REQUESTS, 100.0 + seconds / 2)
+        record.note(PROVEN, 100.0 + seconds / 2, tells_of_credentials=False)
+    assert record.failures == 4
+    record.note_traffic(200.0)
+    assert record.failures == 0
+
+
+def test_completions() -> None:
+    """The last completion of a drill is remembered with its seconds, and requests of clients count as served."""
+    record = DrillRecord()
+    record.note(PROVEN, 1.0, request=DrillRequest.COMPLETION, token_seconds=0.4)
+    record.note(PROVEN, 2.0)
+    assert (record.served_at, record.token_at, record.token_seconds, record.request) == (1.0, 1.0, 0.4, "none")
+    record.note_traffic(3.0)
+    assert (record.served_at, record.token_at, record.request) == (3.0, 1.0, "client")
 
 
 @given(st.lists(st.sampled_from([PROVEN, REFUSED, NO_TOKEN, None]), max_size=12))

@@ -61,6 +61,30 @@ def test_a_gateway_that_reaches_it_proves_it() -> None:
     assert mixed.message.endswith("at least one does not: Change it.")
 
 
+@pytest.mark.parametrize("request_", ["client", "completion", "models", "none"])
+def test_a_sentence_for_each_proof(request_: str) -> None:
+    """A proof says what it rests on; of several gateways that whose request tells most counts."""
+    found = replace(PROVEN, request=request_)
+    bare = replace(PROVEN, request="none")
+    assert verdict(reading(bare, found)) == verdict(reading(found))
+    assert ("sent no request" in verdict(reading(found)).message) == (request_ == "none")
+
+
+@pytest.mark.parametrize("reason", [reasons.TOKEN_REFUSED, reasons.MODEL_UNKNOWN, reasons.FORBIDDEN])
+def test_what_one_gateway_finds_by_a_request(reason: str) -> None:
+    """A gateway whose drill sent no request has not tried what the request of another one has found: its success speaks
+    against nothing but failures that it would have had, too."""
+    found = replace(refused(reason), request="completion")
+    bare = replace(PROVEN, request="none")
+    one = verdict(reading(bare, found, bare))
+    assert (one.status, one.reason, one.message) == ("False", reason, found.message)
+    assert one.fails == (reason == reasons.TOKEN_REFUSED)
+    for other in (replace(PROVEN, request="models"), replace(bare, served=NOW + TEN), PROVEN):
+        assert verdict(reading(bare, found, other)).status == "True"
+    assert verdict(reading(replace(found, request="none"), bare)).status == "True"
+    assert verdict(reading(replace(refused(reasons.CONNECT_FAILED), request="completion"), bare)).status == "True"
+
+
 def test_nothing_is_known_without_a_result() -> None:
     """Without a gateway that has tried it, or that reports anything, the condition is Unknown."""
     assert verdict(reading()).reason == reasons.NOT_TRIED
@@ -119,6 +143,17 @@ def test_two_equal_readings_are_written() -> None:
     assert first == replace(good, awaits=True)
     second = settled((reading(refused(), seconds=20), reading(refused(), seconds=10)), before, NOW, failed=False)
     assert second == bad
+
+
+def test_readings_whose_sentences_differ() -> None:
+    """Two readings agree where they have the same reason in other words, and words alone change no status."""
+    two = (reading(refused(message="It is away."), seconds=10), reading(refused(message="It is late.")))
+    good = verdict(reading(PROVEN))
+    written = settled(two, held(good), NOW, failed=False)
+    assert (written.status, written.reason, written.message) == ("False", reasons.TOKEN_REFUSED, "It is away.")
+    before = verdict(reading(refused()))
+    assert settled(two, held(before), NOW, failed=True) == replace(before, awaits=True)
+    assert settled(two, held(before), NOW, failed=False).fails
 
 
 @pytest.mark.parametrize("readings", [(), (reading(refused()),)])

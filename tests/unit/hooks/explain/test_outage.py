@@ -11,6 +11,8 @@ from hooks.observation.drills import Drill, Reading
 from tests.builders import NOW, Json, model_deployment, obeys, observation, override, workload
 
 PROVEN = Drill(reasons.PROVEN, "", 0)
+CONNECTED = Drill(reasons.PROVEN, "", 0, request="none")
+SERVED = Drill(reasons.PROVEN, "", 0, NOW, served=NOW, request="none")
 TRAFFIC = Drill(reasons.PROVEN, "", 0, by_traffic=True)
 REFUSED = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 3)
 UNLISTED = Drill(reasons.MODEL_UNKNOWN, "It lists no model llama.", 1)
@@ -49,6 +51,8 @@ def test_a_remote_backend_that_serves() -> None:
         ((REFUSED,), State.BAD, State.BAD),
         ((REFUSED, PROVEN), State.WARNS, State.WARNS),
         ((UNLISTED,), State.WARNS, State.GOOD),
+        ((CONNECTED,), State.UNKNOWN, State.UNKNOWN),
+        ((CONNECTED, SERVED), State.GOOD, State.GOOD),
         ((), State.UNKNOWN, State.UNKNOWN),
         ((Drill(reasons.CONNECT_FAILED, "", 1),), State.BAD, State.UNKNOWN),
     ],

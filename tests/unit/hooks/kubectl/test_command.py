@@ -94,6 +94,7 @@ def test_a_split_is_set_and_cleared(cluster: Recorded, capsys: pytest.CaptureFix
         (("explain", "demo", "--prometheus", "ftp://x"), "must be host:port or an http or https URL"),
         (("drill", "demo", "--percentage", "20"), "give --for too"),
         (("drill", "demo", "--percentage", "0", "--for", "2m"), "must be from 1 to 100"),
+        (("drill", "demo", "--probe", "--for", "2m"), "leave --probe out"),
         (("drill", "demo", "--for", "0s"), "--for '0s' is not a time between one second and 366 days"),
     ],
 )

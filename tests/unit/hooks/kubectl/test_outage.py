@@ -14,11 +14,12 @@ from hooks.api.common import format_time
 from hooks.explain.outage import Check, State
 from hooks.kube.objects import Object
 from hooks.kubectl import outage
-from hooks.kubectl.cluster import Kubectl
+from hooks.kubectl.cluster import Kubectl, Query
 from hooks.kubectl.command import main
 from hooks.kubectl.outage import Drill, callers, denied_callers, first_token, look
 from tests import builders
 from tests.builders import NAMESPACE
+from tests.deadlines import NEVER
 from tests.unit.hooks.kubectl.test_live import DEPLOYMENT, NAMESPACES, SETTINGS, Recorded, forbidden, gateway
 from tools.ports import free_port
 
@@ -77,6 +78,31 @@ async def test_a_model_without_its_replicas() -> None:
     assert found.state is State.WARNS
 
 
+def tried(seconds_ago: float, seconds: float = 0.3) -> dict[str, Any]:
+    """Return what a gateway found whose last drill with a completion was so long ago."""
+    then = format_time(datetime.now(UTC) - timedelta(seconds=seconds_ago))
+    entry = {"namespace": NAMESPACE, "name": "demo", "reason": "Proven", "by": "drill", "request": "completion"}
+    return {"gateway": "g1", "drills": [entry | {"completion": {"seconds": seconds, "time": then}}]}
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "words"),
+    [(30, "0.300 s with its connection, for the completion of the last drill"), (90, "0.410 s to the first event")],
+)
+async def test_the_newest_time_to_the_first_token_counts(seconds_ago: float, words: str) -> None:
+    """Of the last request and the last completion of a drill the later one says how long it takes."""
+    cluster = recorded(**{DECISIONS: {"decisions": [served(first_event_seconds=0.41)]}, DRILLS: tried(seconds_ago)})
+    found = await look(cluster, builders.model_deployment(), SETTINGS, SYSTEM, print)
+    assert {check.name: check for check in found.checks}["first token"].message.startswith(words)
+
+
+async def test_a_completion_without_the_right_to_see_requests() -> None:
+    """A completion of a drill says how long it takes where the last requests cannot be seen."""
+    cluster = recorded(**{DECISIONS: forbidden("get", "pods/proxy"), DRILLS: tried(30)})
+    found = await look(cluster, builders.model_deployment(), SETTINGS, SYSTEM, print)
+    assert {check.name: check for check in found.checks}["first token"].state is State.GOOD
+
+
 async def test_rights_that_are_missing() -> None:
     """A right that is missing is named where it is missed, and the rest is said nevertheless."""
     denied = forbidden("get", "pods/proxy")
@@ -93,7 +119,7 @@ async def test_without_rules_and_requests() -> None:
     cluster = recorded(**{PODS: {"items": [gateway("g1")]}})
     assert await callers(cluster, SYSTEM, ROUTE) is None
     check = await first_token(cluster, SYSTEM, ROUTE)
-    assert (check.state, "--for 2m" in check.message) == (State.NOTE, True)
+    assert (check.state, "--probe" in check.message) == (State.NOTE, True)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +175,9 @@ class _Gateway(http.server.BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-STREAM = b': comment\nevent: message\ndata: {"choices": []}\n\ndata: [DONE]\n\n'
+ROLE = b': comment\nevent: message\ndata: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
+TOKEN = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
+STREAM = ROLE + TOKEN + b"data: [DONE]\n\n"
 LOCAL = (200, "local", "text/event-stream", STREAM)
 
 
@@ -168,14 +196,107 @@ async def probed(*responses: tuple[int, str, str, bytes], percentage: int = 20) 
 
 
 async def test_a_request_of_the_drill() -> None:
-    """Requests of one token are sent until one has gone to the remote backend, and its first event is waited for."""
+    """Requests of one token are sent until one has gone to the remote backend, and its token is waited for."""
     check = await probed(LOCAL, LOCAL, (200, "remote", "text/event-stream", STREAM), LOCAL)
     assert check.state is State.GOOD
-    assert re.fullmatch(r"[0-9.]+ s to the first event of its stream, for a request of this drill.", check.message)
+    assert re.fullmatch(r"[0-9.]+ s to the first token of its stream, for a request of this drill.", check.message)
     assert len(_Gateway.asked) == 3
     where, kind, body = _Gateway.asked[0]
     assert (where, kind) == (f"/{NAMESPACE}/demo/v1/chat/completions", "application/json")
     assert (body["model"], body["max_tokens"], body["stream"]) == ("demo", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'data: {"choices": [{"delta": {"content": "a"}}]}', True),
+        (b'data:{"choices":[{"delta":{"reasoning_content":"a"}}]}', True),
+        (b'data: {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}', True),
+        (b'data: {"choices": [{"delta": {}, "finish_reason": "length"}]}', True),
+        (b'data: {"choices": [{"text": "a"}]}', True),
+        (b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": null}]}', False),
+        (b'data: {"choices": [], "usage": {"total_tokens": 1}}', False),
+        (b'data: {"choices": [1]}', False),
+        (b'data: {"error": {"message": "no"}}', False),
+        (b"data: [1]", False),
+        (b"data: [DONE]", False),
+        (b'{"choices": [{"delta": {"content": "a"}}]}', False),
+        (b"", False),
+    ],
+)
+def test_what_counts_as_a_token(line: bytes, expected: bool) -> None:
+    """An event with a part of the completion is the first token, and one with the role alone is not."""
+    assert outage.has_content(line) is expected
+
+
+async def test_the_time_is_that_of_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event with the role alone, which a server sends before it has begun, does not end the time."""
+    monkeypatch.setattr(_Gateway, "pause", 0.1)
+    check = await probed((200, "remote", "text/event-stream", ROLE + TOKEN))
+    assert float(check.message.partition(" ")[0]) >= 0.4  # four lines come before the token
+
+
+async def test_a_stream_without_a_token() -> None:
+    """A stream that ends without a token is no success, and what it had is said."""
+    content = ROLE + b'data: {"error": {"message": "overloaded"}}\n\ndata: [DONE]\n\n'
+    check = await probed((200, "remote", "text/event-stream", content))
+    assert (check.state, len(_Gateway.asked)) == (State.WARNS, 1)
+    assert "remote backend ended its stream without a token" in check.message
+    assert "overloaded" in check.message
+
+
+async def completed(status: int, content: object) -> Check:
+    """Return what is said of a completion that a gateway is asked for, which responds like this."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    _Gateway.script, _Gateway.asked = [(status, "", "application/json", body)], []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Gateway) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            cluster = recorded(**{f"{SYSTEM}/g1:8081": running.server_address[1]})
+            return await outage.completion(cluster, SYSTEM, NAMESPACE, "demo")
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def outcome(reason: str, seconds: float | None = None) -> dict[str, Any]:
+    """Return what a gateway says of a completion."""
+    entry = {"namespace": NAMESPACE, "name": "demo", "backend": "remote", "reason": reason, "message": "It says why."}
+    return {"gateway": "g1", "drills": [entry | {"seconds": seconds}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "state", "words"),
+    [
+        (200, outcome("Proven", 0.25), State.GOOD, "0.250 s with its connection, for a completion of one token"),
+        (200, outcome("Proven"), State.WARNS, "It says why."),
+        (200, outcome("TokenRefused"), State.BAD, "It says why."),
+        (200, outcome("ModelUnknown"), State.WARNS, "It says why."),
+        (200, outcome("NotTried"), State.NOTE, "It says why."),
+        (404, {"error": "no such model"}, State.NOTE, "No completion was sent: no such model."),
+        (405, {"detail": "Method Not Allowed"}, State.NOTE, "the gateway is of an older version"),
+        (200, b"<html>", State.NOTE, "not JSON"),
+        (200, [], State.NOTE, "something else than its drills"),
+    ],
+)
+async def test_a_completion_of_a_gateway(status: int, content: object, state: State, words: str) -> None:
+    """What a completion took, or why there is none, is what the gateway says of it."""
+    check = await completed(status, content)
+    assert check.state is state
+    assert words in check.message
+    where, kind, _ = _Gateway.asked[0]
+    assert (where, kind) == (f"/drills?namespace={NAMESPACE}&name=demo", "application/json")
+
+
+async def test_a_completion_that_cannot_be_asked_for() -> None:
+    """A right that is missing is named."""
+    cluster = recorded(**{f"{SYSTEM}/g1:8081": forbidden("create", "pods/portforward")})
+    check = await outage.completion(cluster, SYSTEM, NAMESPACE, "demo")
+    assert (check.state, "kubectl auth can-i create pods --subresource=portforward" in check.message) == (
+        State.NOTE,
+        True,
+    )
 
 
 async def test_a_response_that_is_no_stream() -> None:
@@ -190,7 +311,28 @@ async def test_comments_do_not_prolong_a_request(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_Gateway, "pause", 0.05)
     check = await probed((200, "remote", "text/event-stream", b": keep-alive\n" * 40 + STREAM))
     assert (check.state, len(_Gateway.asked)) == (State.NOTE, 1)
-    assert "no event of its stream within 0.3 seconds" in check.message
+    assert "no token in its stream within 0.3 seconds" in check.message
+
+
+async def test_no_request_before_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests wait until hooks have written that the drill has begun, for before that none goes to the remote
+    backend."""
+    monkeypatch.setattr(outage, "FOLLOW_SECONDS", 0.0)
+    monkeypatch.setattr(outage, "_BEGIN_PAUSE_SECONDS", 0.01)
+    until = datetime.now(UTC) + timedelta(seconds=NEVER)
+    asked: list[str] = []
+
+    class Begins(Recorded):
+        async def raw(self, path: str, query: Query = ()) -> bytes:
+            asked.append(path)
+            if path != MODEL:
+                raise forbidden("list", "pods")
+            record = {"until": format_time(until), "outcome": "Running"} if len(asked) > 3 else {}
+            return json.dumps(builders.model_deployment(status={"offloading": {"drill": record}})).encode()
+
+    check = await Drill(Begins({}), SYSTEM, NAMESPACE, "demo", 20, until).probe()
+    assert check.state is State.NOTE
+    assert (asked[:4], asked[4:]) == ([MODEL] * 4, [PODS])
 
 
 @pytest.mark.parametrize(("percentage", "sent"), [(20, 10), (1, outage.PROBES), (100, 2)])
@@ -272,6 +414,7 @@ class Commanded(Recorded):
 @pytest.fixture
 def commanded(monkeypatch: pytest.MonkeyPatch) -> Commanded:
     """The cluster that commands find."""
+    monkeypatch.setattr(outage, "FOLLOW_SECONDS", 0.0)
     cluster = Commanded(found_by_commands())
     monkeypatch.setattr(Kubectl, "found", lambda _flags=(): cluster)
     return cluster
@@ -314,6 +457,14 @@ def test_the_command_with_requests(
     printed = capsys.readouterr().out
     assert "30 % of the requests go to the remote backend until " in printed
     assert printed.endswith(f"team-a/demo: {outcome}. It says why.\n")
+
+
+def test_the_command_with_a_completion(commanded: Commanded, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--probe` a gateway is asked for a completion before the rest is read, and nothing is changed."""
+    commanded.found_at[f"{SYSTEM}/g1:8081"] = forbidden("create", "pods/portforward")
+    assert main(["drill", "demo", "--probe"]) == 0
+    assert "     -  first token: No completion could be sent: " in capsys.readouterr().out
+    assert commanded.changes == []
 
 
 def test_the_command_with_requests_as_json(commanded: Commanded, capsys: pytest.CaptureFixture[str]) -> None:

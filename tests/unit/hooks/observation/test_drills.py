@@ -53,7 +53,21 @@ def test_success_of_traffic() -> None:
     entry = ENTRY | {"reason": "Proven", "by": "traffic", "lastSuccessTime": "2026-03-01T12:00:01Z"}
     drill = read_report(report(entry)).drills["a", "llm"]
     assert (drill.by_traffic, drill.succeeded) == (True, datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC))
+    assert drill.served == drill.succeeded  # of a gateway that does not say it otherwise
     assert not read_report(report(ENTRY | {"by": "traffic"})).drills["a", "llm"].by_traffic
+
+
+def test_what_a_result_rests_on() -> None:
+    """An entry gives the request that its result rests on, when the backend served last, and what a completion took."""
+    completion = {"seconds": 0.25, "time": "2026-03-01T12:00:02Z"}
+    entry = ENTRY | {"request": "models", "lastServedTime": "2026-03-01T12:00:03Z", "completion": completion}
+    drill = read_report(report(entry)).drills["a", "llm"]
+    assert (drill.request, drill.token_seconds) == ("models", 0.25)
+    assert drill.served == datetime(2026, 3, 1, 12, 0, 3, tzinfo=UTC)
+    assert drill.token_time == datetime(2026, 3, 1, 12, 0, 2, tzinfo=UTC)
+    for seconds in (-1, 1e9, "1", None):
+        odd = ENTRY | {"completion": {"seconds": seconds}}
+        assert read_report(report(odd)).drills["a", "llm"].token_seconds is None
 
 
 @pytest.mark.parametrize("reason", ["NotTried", "SomethingOfALaterVersion", "", None, 5])

@@ -8,10 +8,13 @@ import pytest
 from hooks import reasons
 from hooks.observation.drills import Drill
 from hooks.protocol import SyncResponse
+from hooks.reconcile.drill_record import LATE
+from hooks.reconcile.resync import SOON_SECONDS
 from tests.builders import NOW, Cluster, Json, backends, conditions, model_deployment, override, weights, workload
 
 UNTIL = "2026-03-01T12:02:00Z"
-SUCCESS = Drill(reasons.PROVEN, "", 0, succeeded=NOW + timedelta(seconds=50), by_traffic=True)
+SUCCESS = Drill(reasons.PROVEN, "", 0, succeeded=NOW + timedelta(seconds=50), served=NOW + timedelta(seconds=50))
+CONNECTED = Drill(reasons.PROVEN, "", 0, succeeded=NOW + timedelta(seconds=50), request="none")
 OLD = Drill(reasons.PROVEN, "", 0, succeeded=NOW - timedelta(hours=1))
 REFUSED = Drill(reasons.TOKEN_REFUSED, "Correct the client secret.", 3)
 
@@ -52,11 +55,19 @@ def test_it_runs_like_a_normal_override() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"), [((OLD, SUCCESS), "Passed"), ((OLD,), "Unproven"), ((), "Unproven"), ((REFUSED,), "Failed")]
+    ("found", "expected"),
+    [
+        ((OLD, SUCCESS), "Passed"),
+        ((OLD,), "Unproven"),
+        ((CONNECTED,), "Unproven"),
+        ((), "Unproven"),
+        ((REFUSED,), "Failed"),
+    ],
 )
 def test_what_came_of_it(found: tuple[Drill, ...], expected: str) -> None:
-    """At its end it has passed if a gateway reports a success since it began, and failed if every gateway fails; the
-    record stays, and the split is that of the metrics again."""
+    """At its end it has passed if a gateway reports that the remote backend has served since it began, for which a
+    connection is not enough, and failed if every gateway fails; the record stays, and the split is that of the metrics
+    again."""
     cluster = begun()
     for _ in range(3):
         cluster.drill(*found, after=30)
@@ -64,6 +75,25 @@ def test_what_came_of_it(found: tuple[Drill, ...], expected: str) -> None:
     assert outcome(response) == expected
     assert weights(response) == {"local": 100, "remote": 0}
     assert record(cluster.after(3600)) == record(response)
+
+
+def test_what_gateways_report_after_its_end_counts() -> None:
+    """At the end what gateways reported before is not the last word: it waits for a reading from after the end, and is
+    synced for it soon."""
+    cluster = begun()
+    cluster.drill(OLD, after=115)
+    waiting = cluster.after(5)
+    assert (outcome(waiting), weights(waiting)) == ("Running", {"local": 100, "remote": 0})
+    assert waiting.resync_after_seconds == pytest.approx(SOON_SECONDS, rel=0.11)
+    assert outcome(cluster.drill(SUCCESS)) == "Passed"
+
+
+def test_it_does_not_wait_forever() -> None:
+    """Where gateways report nothing after its end, it is unproven in the end."""
+    cluster = begun()
+    cluster.drill(OLD, after=115)
+    assert outcome(cluster.after(5)) == "Running"
+    assert outcome(cluster.after(LATE.seconds)) == "Unproven"
 
 
 def test_it_fails_at_once() -> None:
