@@ -126,7 +126,11 @@ class DrillSettings(Section):
     request: DrillRequest = DrillRequest.NONE
     """Request that a drill sends: none, the list of models, or a completion of one token, which costs."""
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Number of gateways that share the completions: each sends one with every so many drills."""
+    """Number of gateways that share the completions where they do not know each other: each sends one with every so
+    many drills."""
+    peers: Annotated[str, Field(max_length=253)] = ""
+    """Host name of which every address is a gateway, by which these know each other: then one of them sends the
+    completions of a remote backend."""
 
 
 class CorsSettings(Section):

@@ -29,6 +29,7 @@ from gateway.credentials.cache import Credentials, Identity
 from gateway.destination import Destination, find_destination
 from gateway.drill import findings
 from gateway.drill.findings import Finding, Place, Reason
+from gateway.drill.peers import Peers
 from gateway.drill.record import UNTRIED, DrillRecord
 from gateway.http import forwarding
 from gateway.http.exchange import RequestHead, ResponseHead, field
@@ -147,6 +148,7 @@ class Drills:
     def __init__(self, settings: Settings, store: RouteStore, upstream: Upstream, credentials: Credentials) -> None:
         self.gateway = socket.gethostname()
         """Name of this gateway: in a cluster, that of its pod."""
+        self._peers = Peers(settings.gateway.drill.peers, self.gateway)
         self._settings = settings
         self._store = store
         self._upstream = upstream
@@ -376,7 +378,7 @@ class Drills:
         """
         finding: Finding | None = None
         try:
-            finding = await self._drill(entry, self._request(entry) if request is None else request)
+            finding = await self._drill(entry, await self._request(entry) if request is None else request)
         except errors.GatewayError:
             pass  # the gateway is at a limit of its own, which says nothing about the backend
         except Exception:
@@ -503,13 +505,21 @@ class Drills:
             before = isinstance(exc, errors.ConnectTimeout)
             return findings.of_connection(exc, place, connect if before else seconds)
 
-    def _request(self, entry: _Entry) -> DrillRequest:
-        """Return the request of the next drill: of several gateways each sends a completion with every so many drills.
+    async def _request(self, entry: _Entry) -> DrillRequest:
+        """Return the request of the next drill: of several gateways one sends the completions.
 
-        After a failure each drill has one, so that the failure ends as soon as it is over.
+        Where they do not know each other, each sends one with every so many drills. After a completion that failed each
+        drill has one, so that the failure ends as soon as it is over.
         """
+        if entry.request is not DrillRequest.COMPLETION:
+            return entry.request
+        if entry.record.failing and entry.record.request in (DrillRequest.COMPLETION, "client"):
+            return entry.request
+        is_chosen = await self._peers.choose_this(f"{entry.route.key}/{entry.backend.id}")
+        if is_chosen is not None:
+            return DrillRequest.COMPLETION if is_chosen else DrillRequest.NONE
         replicas = self._settings.gateway.drill.replicas
-        if entry.request is not DrillRequest.COMPLETION or replicas == 1 or entry.record.failing:
+        if replicas == 1 or entry.record.failing:
             return entry.request
         name = f"{self.gateway}\0{entry.route.key}\0{entry.backend.id}".encode()
         turn = int.from_bytes(hashlib.sha256(name).digest()[:8]) % replicas

@@ -120,10 +120,11 @@ def test_the_memory_budget_fits_the_memory_limit(
 def test_gateways_share_completions_by_their_number(
     chart: Path, words: tuple[str, ...], expected: int, tmp_path: Path
 ) -> None:
-    """Drills know how many gateways there are, or may be, unless a value says otherwise."""
+    """Drills know how many gateways there are, or may be, unless a value says otherwise, and their name."""
     given = [part for word in words for part in ("--set", word)]
     text = kind(template(chart, *given), "ConfigMap", "-config")["data"]["config.yaml"]
     (tmp_path / "config.yaml").write_text(text)
     drill = GatewaySettings.load(tmp_path / "config.yaml", environment={}).gateway.drill
     assert drill.replicas == expected
+    assert drill.peers == "beamlit-controller-gateway-admin.default.svc.cluster.local"
     assert drill.interval_seconds == (60 if "config.gateway.drill.intervalSeconds=60" in words else 300)

@@ -293,7 +293,7 @@ spec:
 {{- $gateway = merge (dict "limits" $limits) (omit $gateway "limits") -}}
 {{- end -}}
 {{- $replicas := .Values.gateway.autoscaling.enabled | ternary .Values.gateway.autoscaling.maxReplicas .Values.gateway.replicas -}}
-{{- $drill := merge (deepCopy ($given.gateway.drill | default dict)) (dict "replicas" (max 1 ($replicas | int))) -}}
+{{- $drill := merge (deepCopy ($given.gateway.drill | default dict)) (dict "replicas" (max 1 ($replicas | int)) "peers" (printf "%s-gateway-admin.%s.svc.%s" (include "beamlit.fullname" .) .Release.Namespace (include "beamlit.clusterDomain" .))) -}}
 {{- $gateway = merge (dict "drill" $drill) (omit $gateway "drill") -}}
 {{- $access := deepCopy ($given.gateway.access | default dict) -}}
 {{- if .Values.gateway.access.existingSecret -}}

@@ -17,8 +17,9 @@ from faults.name_server import name_server
 from gateway import admin
 from gateway.api.v1alpha1 import Backend, Credentials, Drill, Headers, OAuth2, RouteDocument, SecretKey, Timeouts, Tls
 from gateway.api.vocabulary import DrillRequest
-from gateway.drill import drills
+from gateway.drill import drills, peers
 from gateway.drill.findings import LIST_BYTES
+from gateway.drill.peers import Peers
 from program.oauth.credentials import ClientCredentials
 from tests.authorities import Authority, Pair, self_signed
 from tests.deadlines import NEVER, SECONDS
@@ -665,6 +666,27 @@ async def test_gateways_take_turns_at_completions() -> None:
         sent = [bool(side.received) for side in server.sides[:9]]
         assert sum(sent) == 3
         assert sent[:3] == sent[3:6] == sent[6:9]
+
+
+async def test_one_of_several_gateways_sends_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways that know each other by a name send the completions of a backend from one of them, with each drill."""
+
+    async def resolve(name: str) -> list[str]:
+        return ["10.0.0.1", "10.0.0.2"] if name == "gateways.test" else ["10.0.0.1"]
+
+    monkeypatch.setattr(peers, "lookup", resolve)
+    routes = [document(remote(100, model="big-1"), name=f"m{n}", drill=Drill(request=COMPLETION)) for n in range(8)]
+    async with (
+        serving(responding(reply(b"{}"))) as server,
+        gateway(*routes, remote_port=server.port, settings=settings(replicas=99, peers="gateways.test")) as running,
+    ):
+        for one in routes:
+            await found(running, "Proven", one.name)
+        chosen = [result(running, one.name)["request"] for one in routes]
+        assert set(chosen) == {"completion", "none"}
+        mine = Peers("gateways.test", "this")
+        for one, request in zip(routes, chosen, strict=True):
+            assert (request == "completion") is await mine.choose_this(f"default/{one.name}/remote")
 
 
 # When there are drills
