@@ -197,6 +197,10 @@ class Found:
         """Yield nothing."""
         yield from ()
 
+    async def by_hand(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """Send nothing."""
+        return []
+
 
 async def test_drills(place: Place) -> None:
     """The page shows what drills found at remote backends, where there are any."""
