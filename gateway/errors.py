@@ -640,11 +640,11 @@ def late_body(status: int, content: bytes, request_id: str, target: bytes) -> by
 
 
 def _of_backend(content: bytes) -> tuple[str, str]:
-    """Return message and code of an error as model servers write it, both empty where there are none."""
+    """Return message and code of an error as model servers and proxies write it, both empty where there are none."""
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return "", ""
+        return _plain(content), ""
     found = parsed.get("error", parsed) if isinstance(parsed, dict) else None
     if isinstance(found, str):
         return found[:_LATE_CHARACTERS], ""
@@ -655,6 +655,15 @@ def _of_backend(content: bytes) -> tuple[str, str]:
         message[:_LATE_CHARACTERS] if isinstance(message, str) else "",
         code[:_CODE_CHARACTERS] if isinstance(code, str) else "",
     )
+
+
+def _plain(content: bytes) -> str:
+    """Return an error that is a plain text, as proxies write it; an empty text for a page and JSON that was cut."""
+    try:
+        text = " ".join(content.decode().split())
+    except UnicodeDecodeError:
+        return ""
+    return text[:_LATE_CHARACTERS] if text.isprintable() and not text.startswith(("<", "{", "[", '"')) else ""
 
 
 def fields(error: GatewayError, request_id: str, target: bytes = b"") -> list[tuple[bytes, bytes]]:
