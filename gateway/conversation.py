@@ -5,6 +5,7 @@ are the same in all of them. They are compared by their meaning, not by how they
 """
 
 import hashlib
+import json
 import re
 from typing import Any, Final
 
@@ -180,7 +181,7 @@ def key_of_object(body: dict[str, Any]) -> bytes | None:
         if beginning is None:
             return None
         prompts = [_meaning(body.get(prompt)) for prompt in _PROMPTS]
-        return _digest(b"text", orjson.dumps([prompts, beginning], option=orjson.OPT_SORT_KEYS))
+        return _digest(b"text", _written([prompts, beginning]))
     return None
 
 
@@ -203,8 +204,8 @@ def key_in_text(text: bytes, places: dict[bytes, int]) -> bytes | None:
         window = text[colon.end() : colon.end() + PIECE_BYTES]
         if window.startswith((b'"', b"[", b"{")):
             try:
-                found[name] = orjson.loads(_start_of_value(window, is_list=name in _LISTS))
-            except (orjson.JSONDecodeError, EOFError):
+                found[name] = _read(_start_of_value(window, is_list=name in _LISTS))
+            except (ValueError, RecursionError, EOFError):
                 found[name] = window.decode("latin-1")
     return key_of_object(found)
 
@@ -240,10 +241,35 @@ def _start_of_value(window: bytes, *, is_list: bool) -> bytes:
     raise EOFError
 
 
+def _read(text: bytes) -> Any:
+    """Return what a text says, read as leniently as model servers do: half of a surrogate pair is fine.
+
+    Raises:
+        ValueError: The text is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
+
+
+def _written(value: Any) -> bytes:
+    """Return a value as JSON; what orjson does not write, as half of a surrogate pair, is written with escapes."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        pass
+    try:
+        return json.dumps(value, sort_keys=True).encode()
+    except RecursionError:
+        return b""  # nothing that a model could read is nested so deeply
+
+
 def _is_of_user(item: bytes) -> bool:
     try:
-        message = orjson.loads(item)
-    except orjson.JSONDecodeError:
+        message = _read(item)
+    except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and message.get("role") == "user"
 

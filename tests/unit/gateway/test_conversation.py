@@ -131,6 +131,25 @@ def test_values_that_are_too_long_count_by_their_beginning() -> None:
     assert in_text(orjson.dumps({"messages": [long], "system": "other"})) != first
 
 
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_half_a_surrogate_pair_changes_no_conversation(role: str) -> None:
+    """A text that was cut within a character, as JavaScript does it, is the same in all requests of a conversation."""
+    beginning = f'{{"role": "{role}", "content": "cut \\ud83d"}}, {json.dumps(HELLO)}'
+    first = in_text(f'{{"messages": [{beginning}]}}'.encode())
+    later = in_text(f'{{"messages": [{beginning}, {{"role": "assistant", "content": "hi"}}], "stream": true}}'.encode())
+    assert first is not None
+    assert first == later
+    assert first != in_text(f'{{"messages": [{beginning.replace("cut", "other")}]}}'.encode())
+
+
+@pytest.mark.parametrize("depth", [200, 500, 1010])
+def test_a_message_that_is_nested_deeply(depth: int) -> None:
+    """A message that is nested more deeply than it can be written has a key, too."""
+    body = b'{"messages":[{"role":"user","content":%b%b}]}' % (b"[" * depth, b"]" * depth)
+    assert key_of_object(orjson.loads(body)) is not None
+    assert in_text(body) is not None
+
+
 @given(st.binary(max_size=60), st.integers(0, 9))
 def test_a_text_that_is_no_json(rest: bytes, position: int) -> None:
     """Whatever bytes follow a key, they give a key or none."""
