@@ -28,6 +28,8 @@ INTERVAL: Final = 0.25
 """Seconds between two probes of a workload."""
 TIMEOUT: Final = 1.0
 """Timeout of a probe in seconds, as the kubelet's default."""
+FAILURES: Final = 3
+"""Failed probes in a row after which a ready process is not ready any more, as the kubelet's default."""
 ALL: Final = 1 << 30
 """Number of ready pods of a workload whose only process stands for all of them."""
 
@@ -171,11 +173,13 @@ class Kubelet:
             self._write_pods()
 
     async def _probe(self, key: Key, workload: Workload, number: int, process: Process) -> None:
-        kind, first = self._api.kinds[key.resource], True
+        kind, first, failed = self._api.kinds[key.resource], True, 0
         name = f"{workload.kind} {workload.namespace}/{workload.name}"
         while True:
-            ready = await self._is_ready(process)
-            if first or ready != ((key, number) in self._ready):
+            before = (key, number) in self._ready
+            failed = 0 if await self._is_ready(process) else failed + 1
+            ready = failed < FAILURES if before else failed == 0
+            if first or ready != before:
                 (self._ready.add if ready else self._ready.discard)((key, number))
                 self._since[key, number] = self._now()
                 self._write_pods()

@@ -517,8 +517,15 @@ class TestEdits:
         """An override splits requests exactly, whether or not its end is written with quotes."""
         demo.override(20, until)
         poll(lambda: demo.who()[1] == "Override", "the override")
-        counted = Counter(demo.who()[0] for _ in range(100))
-        assert 19 <= counted["remote"] <= 21
+        split: list[tuple[str, str]] = []
+
+        def is_whole() -> bool:
+            """Send a hundred requests, and return whether all followed the override."""
+            split[:] = [demo.who() for _ in range(100)]
+            return {reason for _, reason in split} == {"Override"}
+
+        poll(is_whole, "a hundred requests in a row that no failover took away")
+        assert 19 <= Counter(split)["remote", "Override"] <= 21
 
     def test_override_ends(self, demo: Running) -> None:
         """An override ends by itself at its time."""
