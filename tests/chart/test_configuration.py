@@ -126,5 +126,5 @@ def test_gateways_share_completions_by_their_number(
     (tmp_path / "config.yaml").write_text(text)
     drill = GatewaySettings.load(tmp_path / "config.yaml", environment={}).gateway.drill
     assert drill.replicas == expected
-    assert drill.peers == "beamlit-controller-gateway-admin.default.svc.cluster.local"
+    assert drill.peers == "beamlit-beamlit-controller-gateway-admin.sys.svc.cluster.local"
     assert drill.interval_seconds == (60 if "config.gateway.drill.intervalSeconds=60" in words else 300)
