@@ -93,7 +93,10 @@ CLIENTS: Final[Mapping[str, Client]] = {
         "Java",
         program="java",
         without=frozenset({"transcription"}),
-        more=("`HttpClient.newHttpClient()` offers HTTP/2 with each request; the offer is ignored.",),
+        more=(
+            "`HttpClient.newHttpClient()` offers HTTP/2 with each request; the offer is ignored.",
+            "Its WebSocket, whose handshake has `Content-Length: 0`, opens by the model's name.",
+        ),
     ),
     "curl": Client(
         "curl",

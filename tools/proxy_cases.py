@@ -55,7 +55,7 @@ GROUPS: Final[dict[str, tuple[Case, ...]]] = {
             "FR-23",
             "Pipelined requests get their responses in order, or the first one before the connection is closed.",
         ),
-        Case("FR-26", "No Host, two, an empty or an impossible one: 400."),
+        Case("FR-26", "No Host, two, an empty or an impossible one: 400. HTTP/1.0 needs none."),
         Case("FR-27", "Another protocol version, the HTTP/2 preface, a TLS hello on the plain port: 400 or 505."),
         Case("FR-28", "A method in lower case, unknown or of 8 KB: 400 or 501."),
         Case("FR-29", "One empty line before a request is ignored; thousands exceed the limit of the header section."),

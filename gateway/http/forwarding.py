@@ -335,17 +335,21 @@ def _forwarding_fields(peer: str, authority: bytes, tls: bool) -> Fields:
     """Return the forwarding fields of a client that no other proxy has written about."""
     address = peer.encode("ascii", "replace")
     proto = b"https" if tls else b"http"
-    element = b"for=%b;host=%b;proto=%b" % (
-        b'"[%b]"' % address if b":" in address else address,
-        authority if _TCHAR.fullmatch(authority) else b'"%b"' % authority.replace(b'"', b""),
-        proto,
-    )
+    node = b'"[%b]"' % address if b":" in address else address
+    if not authority:  # a client of HTTP/1.0 has sent no host
+        return (
+            (b"x-forwarded-for", address),
+            (b"x-forwarded-proto", proto),
+            (b"x-real-ip", address),
+            (b"forwarded", b"for=%b;proto=%b" % (node, proto)),
+        )
+    host = authority if _TCHAR.fullmatch(authority) else b'"%b"' % authority.replace(b'"', b"")
     return (
         (b"x-forwarded-for", address),
         (b"x-forwarded-host", authority),
         (b"x-forwarded-proto", proto),
         (b"x-real-ip", address),
-        (b"forwarded", element),
+        (b"forwarded", b"for=%b;host=%b;proto=%b" % (node, host, proto)),
     )
 
 
@@ -369,14 +373,17 @@ def _add_forwarding_fields(
     fields: list[tuple[bytes, bytes]], head: RequestHead, received: Mapping[bytes, bytes], peer: str, tls: bool
 ) -> None:
     """Add the forwarding fields: the usual ones, and the standard one (RFC 7239)."""
+    own = _forwarding_fields(peer, head.authority, tls)
     if not received:
-        fields += _forwarding_fields(peer, head.authority, tls)
+        fields += own
         return
-    (_, address), (_, authority), (_, proto), _, (_, element) = _forwarding_fields(peer, head.authority, tls)
+    address, element = own[0][1], own[-1][1]
     before = received.get(b"x-forwarded-for")
     fields.append((b"x-forwarded-for", before + b", " + address if before else address))
-    fields.append((b"x-forwarded-host", received.get(b"x-forwarded-host", authority)))
-    fields.append((b"x-forwarded-proto", received.get(b"x-forwarded-proto", proto)))
+    host = received.get(b"x-forwarded-host", head.authority)
+    if host:
+        fields.append((b"x-forwarded-host", host))
+    fields.append((b"x-forwarded-proto", received.get(b"x-forwarded-proto", b"https" if tls else b"http")))
     fields.append((b"x-real-ip", received.get(b"x-real-ip", address)))
     standard = received.get(b"forwarded")
     fields.append((b"forwarded", standard + b", " + element if standard else element))

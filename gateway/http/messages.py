@@ -26,9 +26,9 @@ class RequestHead(NamedTuple):
     target: bytes
     """Target in origin form as sent: path and query, not decoded (RFC 9112 3.2.1)."""
     host: str
-    """Host in lower case, without port and trailing dot."""
+    """Host in lower case, without port and trailing dot; empty where a client of HTTP/1.0 sends none."""
     authority: bytes
-    """Value of the Host field as sent."""
+    """Value of the Host field as sent; empty without one."""
     fields: Fields
     http_minor: int
     """Minor version of the client's HTTP: 1 for HTTP/1.1, 0 for HTTP/1.0."""
@@ -180,10 +180,14 @@ def check_request(method: bytes, target: bytes, version: str, fields: Iterable[t
         raise errors.NotImplementedMethod
     websocket = offered and _names_websocket(kept)
     if websocket:
-        _check_websocket(method, version, kept, has_body=chunked or length is not None)
-    if host is None:
+        _check_websocket(method, version, kept, has_body=chunked or bool(length))
+        length = None  # Java's client says of its handshake that it has no bytes
+    if host is not None:
+        name_of_host = parse_host(host)
+    elif version == "1.0":  # which has no such field (RFC 9112 3.2); load balancers ask for /health so
+        host, name_of_host = b"", ""
+    else:
         raise errors.MalformedRequest(HOSTS)
-    name_of_host = parse_host(host)
     if _TARGET.fullmatch(target) is None:
         target = _other_target(method, target, host)
     if underscore:

@@ -33,3 +33,11 @@ def outcomes(place: Place) -> Mapping[str, str]:
 def test_a_call(place: Place, client: str, call: str, outcomes: Mapping[str, str]) -> None:
     """A call of Java's client has its outcome, and the model server gets no sign of the offer."""
     check(place, client, call, outcomes[call])
+
+
+def test_a_websocket(place: Place, outcomes: Mapping[str, str]) -> None:
+    """Java's WebSocket, whose handshake has a length of 0, opens by the model's name, and the server gets no length."""
+    assert outcomes["websocket"] == "works"
+    recorded = place.server.wait_for("java/websocket")
+    assert recorded.line == "GET /v1/realtime?model=demo HTTP/1.1"
+    assert "content-length" not in dict(recorded.fields)

@@ -6,9 +6,12 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
+import java.net.http.WebSocket;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 
 /** Makes every call with the HTTP client of Java as it is by default, and prints call and outcome of each. */
 public class Calls {
@@ -24,7 +27,7 @@ public class Calls {
         text = arguments[1];
         HttpClient client = HttpClient.newHttpClient();
         for (String call : List.of("chat", "stream", "qualified", "embeddings", "list", "retrieve", "namespaced", "cancel",
-                "unknown", "none", "failover", "silence", "late")) {
+                "unknown", "none", "failover", "silence", "late", "websocket")) {
             String outcome;
             try {
                 outcome = made(client, call);
@@ -37,6 +40,9 @@ public class Calls {
     }
 
     private static String made(HttpClient client, String call) throws Exception {
+        if (call.equals("websocket")) {
+            return received(client, call);
+        }
         if (STREAMS.contains(call)) {
             return streamed(client, call);
         }
@@ -78,6 +84,27 @@ public class Calls {
             return text.startsWith(all.toString()) && !done ? "works" : all.toString();
         }
         return all.toString().equals(text) && done ? "works" : all.toString();
+    }
+
+    private static String received(HttpClient client, String call) throws Exception {
+        CompletableFuture<String> first = new CompletableFuture<>();
+        WebSocket.Listener listener = new WebSocket.Listener() {
+            @Override
+            public CompletionStage<?> onText(WebSocket socket, CharSequence data, boolean last) {
+                first.complete(data.toString());
+                return null;
+            }
+
+            @Override
+            public void onError(WebSocket socket, Throwable failure) {
+                first.completeExceptionally(failure);
+            }
+        };
+        URI place = URI.create(base.replace("http://", "ws://") + "/v1/realtime?model=demo");
+        WebSocket socket = client.newWebSocketBuilder().subprotocols("realtime").header("x-case", "java/" + call)
+            .buildAsync(place, listener).join();
+        String came = first.join();
+        return came.equals(text) && socket.getSubprotocol().equals("realtime") ? "works" : came;
     }
 
     private static HttpRequest request(String call) {

@@ -85,6 +85,28 @@ async def test_health_of_the_gateway() -> None:
         assert (response.status, orjson.loads(response.body)) == (503, {"status": "routes are not loaded yet"})
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /health HTTP/1.0", 200),
+        (b"HEAD /health HTTP/1.0", 200),
+        (b"OPTIONS * HTTP/1.0", 204),
+        (b"GET /default/demo/health HTTP/1.0", 200),
+        (b"GET / HTTP/1.0", 404),
+        (b"GET /health HTTP/1.1", 400),
+        (b"GET http://gateway/health HTTP/1.0", 421),
+    ],
+)
+async def test_fr_26_http_1_0_has_no_host(line: bytes, status: int) -> None:
+    """FR-26: a request by HTTP/1.0 without a Host field, as HAProxy's health check is, is served by its path."""
+    async with serving(echo) as server, gateway(local_port=server.port) as running:
+        response = await running.ask(line + b"\r\n\r\n", method=line.partition(b" ")[0])
+        assert response.status == status
+        if b"/demo/" in line:
+            assert response.body.startswith(b"GET /health HTTP/1.1\r\nhost: demo-local.default.svc.cluster.local\r\n")
+            assert b"x-forwarded-host" not in response.body
+
+
 @pytest.mark.parametrize("target", [b"/healthy", b"/health/", b"/health/x", b"/v1/health", b"/health%3Fx"])
 async def test_health_is_one_path(target: bytes) -> None:
     """Other paths that begin like `/health` are no resources of the gateway."""

@@ -171,6 +171,21 @@ def test_hh_08_a_trusted_peer_is_believed_and_added() -> None:
     }
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_hh_15_a_client_of_http_1_0_may_have_no_host(trusted: bool) -> None:
+    """HH-15: without a Host field, which HTTP/1.0 does not ask for, no forwarding field says anything about a host."""
+    request = RequestHead(b"GET", b"/", "", b"", ((b"x-real-ip", b"203.0.113.1"),), 0, None, False)
+    fields = request_fields(request, LOCAL, peer="192.0.2.7", tls=False, via=b"b", trusted_peer=trusted)
+    assert fields == (
+        (b"host", b"demo-local.default.svc.cluster.local"),
+        (b"x-forwarded-for", b"192.0.2.7"),
+        (b"x-forwarded-proto", b"http"),
+        (b"x-real-ip", b"203.0.113.1" if trusted else b"192.0.2.7"),
+        (b"forwarded", b"for=192.0.2.7;proto=http"),
+        (b"via", b"1.0 b"),
+    )
+
+
 def test_hh_08_a_trusted_peer_may_say_nothing_or_little() -> None:
     """HH-08: a forwarding field that a trusted peer leaves out is set to what the gateway sees."""
     for claims in ((), ((b"x-real-ip", b"203.0.113.1"),)):
