@@ -25,11 +25,14 @@ _CONFUSING: Final = re.compile(rb"%(?:2[fF]|5[cC]|[01][0-9a-fA-F]|7[fF])|[\\\x00
 """Parts of a path that a backend may interpret differently: encoded slashes, and backslashes and control characters,
 encoded or not."""
 _ENCODED_SLASH: Final = re.compile(rb"%2[fF]")
-_NAME: Final = re.compile(rb"(?<=/engines/)[^/]+|(?<=/openai/deployments/)[^/]+")
+_NAME: Final = re.compile(
+    rb"(?<=/engines/)[^/]+|(?<=/openai/deployments/)[^/]+"
+    rb"|(?<=/model/)[^/]+(?=/(?:invoke(?:-with-response-stream)?|converse(?:-stream)?)$)"
+)
 """Segments of a path, but the last one behind `models`, that are a model's id."""
 ENCODED_SLASH: Final = (
-    "An encoded slash may only be part of a model's id: behind /engines/ or /openai/deployments/, or last behind"
-    " /models/."
+    "An encoded slash may only be part of a model's id: behind /engines/ or /openai/deployments/, last behind /models/,"
+    " or between /model/ and /invoke or /converse."
 )
 CONFUSING: Final = "The request's path has a backslash or a control character."
 DOT_SEGMENTS: Final = "The request's path has dot segments."
@@ -283,8 +286,8 @@ class _Index:
 def check_path(target: bytes) -> None:
     """Refuse a target that a backend may interpret differently than the routing table (RFC 3986 6.2.2.3).
 
-    An encoded slash is part of a model's id where the path ends with `/models/{id}`, and in the segment behind
-    `/engines/` and `/openai/deployments/`.
+    An encoded slash is part of a model's id where the path ends with `/models/{id}`, in the segment behind `/engines/`
+    and `/openai/deployments/`, and in Amazon's `/model/{id}/invoke` and the like, where ids may be ARNs.
 
     Raises:
         errors.MalformedRequest: The path has dot segments, backslashes or control characters, plain or encoded, or

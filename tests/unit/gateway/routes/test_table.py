@@ -236,6 +236,9 @@ REFUSED = (
     b"/v1/engines/a%2F..%2Fb/x", b"/v1/engines/a%5Cb/x", b"/v1/engines/a/b%2Fc", b"/xengines/a%2Fb", b"/engines%2Fa/b",
     b"/openai/deployments/..%2fx/y", b"/deployments/a%2Fb/x", b"/openai/deployments/a/x%2Fy",
     b"/openai/deployments/%2F.",
+    b"/model/a%2F..%2Fb/invoke", b"/model/a%2Fb", b"/model/a%2Fb/other", b"/model/a%2Fb/c/invoke", b"/model/a%2Finvoke",
+    b"/model/a/invoke/b%2Fc", b"/model/a%2Fb/invoke/x", b"/model%2Fa/invoke", b"/xmodel/a%2Fb/invoke",
+    b"/model/a%5Cb/invoke",
 )
 """Targets whose paths a backend may read in another way than the gateway."""
 
@@ -244,6 +247,8 @@ ACCEPTED = (
     b"/v1beta/models/a%2Fb", b"/v1/models/a%2F.hidden", b"/v1/models/a%20b", b"/v1/models/a%2F..b",
     b"/v1/engines/default%2Fdemo/completions", b"/engines/a%2fb", b"/openai/deployments/default%2Fdemo/x",
     b"/x/openai/deployments/a%2Fb%2Fc?x=%2F",
+    b"/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.a-v1%3A0/invoke", b"/x/model/a%2fb/converse",
+    b"/model/a%2Fb/converse-stream", b"/model/a%2Fb/invoke-with-response-stream?x=%2F",
     # What is encoded twice is data that nobody may decode twice.
     b"/a%252Fb", b"/%252e%252e/b", b"/a%255cb", b"/v1/models/a%252F..b", b"/a%2525", b"/a%3Fb",
     b"/a/b?c=../%2e%2e/%5c", "/größe".encode(), b"/gr%C3%B6%C3%9Fe", b"/a%", b"/a%2", b"/a%zz", b"/...", b"/a..b/.c",
@@ -265,12 +270,15 @@ def test_paths_with_one_meaning_pass(target: bytes) -> None:
 
 
 @given(
-    st.sampled_from([b"/v1/models/", b"/v1/engines/", b"/openai/deployments/"]),
+    st.sampled_from([b"/v1/models/", b"/v1/engines/", b"/openai/deployments/", b"/model/"]),
     st.lists(st.sampled_from([b".", b"%2e", b"%2E", b"/", b"%2f", b"%2F", b";", b"%3b", b"a", b"models", b"%25"])),
+    st.sampled_from([b"", b"/invoke"]),
 )
-def test_a_path_that_passes_has_no_dot_segment_however_it_is_decoded(place: bytes, parts: list[bytes]) -> None:
+def test_a_path_that_passes_has_no_dot_segment_however_it_is_decoded(
+    place: bytes, parts: list[bytes], end: bytes
+) -> None:
     """A path that passes has no dot segment once it is decoded, with encoded slashes as separators or as data."""
-    path = place + b"".join(parts)
+    path = place + b"".join(parts) + end
     try:
         check_path(path)
     except errors.MalformedRequest:
