@@ -261,7 +261,7 @@ class GatewayDrill(ApiModel):
     request: DrillRequest | None = None
     """What a drill sends. none: no request; it looks up the name, connects, checks the certificate and gets a token.
     models: GET /v1/models as well, which should list the model. completion: a chat completion of one token as well,
-    which the provider may charge for; of several gateway pods each sends one with every so many drills. Defaults to
+    which the provider may charge for; of several gateway pods one sends it, where they know each other. Defaults to
     gateway.drill.request of the gateway's configuration, which is none unless it is set."""
 
 

@@ -21,7 +21,7 @@ Route = tuple[str, str]
 
 MOST_DRILLS: Final = 20_000
 """Entries of one report that are read, the first ones."""
-MOST_MARKS: Final = 20 * MOST_DRILLS
+MOST_MARKS: Final = 32 * MOST_DRILLS
 """Commas and brackets of one report, which bound the number of its values and so the memory that they take."""
 MOST_CHARACTERS: Final = 1024
 """Characters of a gateway's message that are read."""
