@@ -127,15 +127,7 @@ class ExistingCluster(ControlPlane):
         return ()
 
     def _read_kubeconfig(self) -> None:
-        """Keep the current context, made self-contained, with the namespace `default`."""
-        command = [program("kubectl"), "config", "view", "--kubeconfig", str(self._given)]
-        result = subprocess.run(
-            [*command, "--raw", "--flatten", "--minify", "-o", "json"], capture_output=True, text=True
-        )
-        if result.returncode:
-            raise UnsuitableCluster(f"{self._given} is no kubeconfig that can be used: {result.stderr.strip()}")
-        config = json.loads(result.stdout)
-        config["contexts"][0]["context"]["namespace"] = "default"
+        config = self_contained(self._given)
         self._section = config["clusters"][0]["cluster"]
         self.url = self._section["server"]
         self.kubeconfig.touch(mode=0o600)
@@ -200,6 +192,23 @@ class _OurProcesses(dict[str, Process]):
         pytest.skip(NEEDS_ITS_OWN)
 
 
+def self_contained(kubeconfig: Path) -> dict[str, Any]:
+    """Return the current context of a kubeconfig with all that it refers to, and with the namespace `default`.
+
+    Raises:
+        UnsuitableCluster: it cannot be read, or has no current context.
+    """
+    command = [program("kubectl"), "config", "view", "--kubeconfig", str(kubeconfig)]
+    result = subprocess.run(
+        [*command, "--raw", "--flatten", "--minify", "-o", "json"], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise UnsuitableCluster(f"{kubeconfig} is no kubeconfig that can be used: {result.stderr.strip()}")
+    config: dict[str, Any] = json.loads(result.stdout)
+    config["contexts"][0]["context"]["namespace"] = "default"
+    return config
+
+
 def _created(words: Sequence[str], stdin: str | None, output: str) -> Iterator[tuple[str, str]]:
     """Yield namespace and `kind/name` of the objects that kubectl says it created; `default` for one without a
     namespace."""
@@ -210,7 +219,7 @@ def _created(words: Sequence[str], stdin: str | None, output: str) -> Iterator[t
         places = {
             one["metadata"].get("namespace", "default")
             for one in given
-            if name == f"{_kind(one)}/{one['metadata'].get('name')}"
+            if name == f"{kind_of(one)}/{one['metadata'].get('name')}"
         }
         for place in {scope} if scope else places or {"default"}:
             yield place, name
@@ -220,7 +229,7 @@ def _items(document: dict[str, Any]) -> list[dict[str, Any]]:
     return list(document["items"]) if "items" in document else [document]
 
 
-def _kind(item: dict[str, Any]) -> str:
+def kind_of(item: Mapping[str, Any]) -> str:
     """Return a kind as kubectl prints it: `deployment.apps`, `service`."""
     group = item["apiVersion"].rpartition("/")[0]
     return ".".join(filter(None, (item["kind"].lower(), group)))

@@ -1,11 +1,11 @@
-"""A cluster in which pods are real: the node of this machine, or the one that NODE_KUBECONFIG names."""
+"""A cluster in which pods are real: the node of this machine, or one that was there before."""
 
 import json
 import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
@@ -15,14 +15,6 @@ from tests.e2e.process import CommandFailed, program
 from tests.node import lifecycle
 from tests.node.state import Node
 from tests.processes import poll
-
-EXISTING: Final = "NODE_KUBECONFIG"
-
-
-def existing() -> Path | None:
-    """Return the kubeconfig of the cluster to test on; None when the tests start a node themselves."""
-    named = os.environ.get(EXISTING)
-    return Path(named) if named else None
 
 
 class Cluster:
@@ -53,6 +45,21 @@ class Cluster:
             CommandFailed: it ended with an error.
         """
         return self._run("helm", *words)
+
+    def bring(self, kind: str, name: str, namespace: str = "") -> None:
+        """Hear of an object that is about to be made by something else than `apply`. A node of this machine ends with
+        all that it has, so nothing is done about it.
+
+        Args:
+            kind: as kubectl prints it: `namespace`, `deployment.apps`.
+            name: of the object.
+            namespace: its namespace; empty where its kind has none.
+        """
+
+    def create_namespace(self, name: str) -> None:
+        """Run `kubectl create namespace`."""
+        self.bring("namespace", name)
+        self.kubectl("create", "namespace", name)
 
     def apply(self, *objects: Mapping[str, Any]) -> str:
         """Run `kubectl apply` with these objects."""

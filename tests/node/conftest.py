@@ -1,13 +1,17 @@
 """One cluster for all tests with real pods: a node that they start, or the cluster that NODE_KUBECONFIG names."""
 
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.chart.helm import METACONTROLLER_CHART
+from tests.e2e.existing import UnsuitableCluster
 from tests.node import image, images, lifecycle, machine, programs
-from tests.node.cluster import Cluster, existing
+from tests.node.cluster import Cluster
+from tests.node.given import EXISTING, GivenCluster, existing
 from tests.node.release import EXAMPLE, MODEL, Release
 
 _NO_METACONTROLLER = f"not here: the metacontroller binary (METACONTROLLER) or its chart ({METACONTROLLER_CHART})"
@@ -28,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     is not as before when the node has ended."""
     given, folder = existing(), tmp_path_factory.mktemp("cluster")
     if given is not None:
-        yield Cluster(given, folder, None)
+        yield from attached(given, folder)
         return
     if reason := _missing():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
@@ -36,6 +40,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with lifecycle.started(f"test-{os.getpid()}") as node:
         yield Cluster(node.kubeconfig, folder, node)
     assert machine.look() == before
+
+
+def attached(given: Path, folder: Path) -> Iterator[Cluster]:
+    """A cluster that was there before, and is left as it was. One that the tests would change ends the run."""
+    # A run that is told to end takes away what it made, as one that Ctrl-C ends does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cluster = GivenCluster(given, folder)
+    except UnsuitableCluster as exc:
+        pytest.exit(f"{EXISTING}: {exc}", returncode=pytest.ExitCode.USAGE_ERROR)
+    try:
+        yield cluster
+    finally:
+        cluster.clear()
 
 
 @pytest.fixture(scope="session")
@@ -53,17 +71,11 @@ def loaded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def release(cluster: Cluster, loaded: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    """The chart, installed. It comes with Metacontroller where its program and its chart are here. A cluster that the
-    tests did not start is left as it was."""
+def release(cluster: Cluster, loaded: None, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """The chart, installed. It comes with Metacontroller where its program and its chart are here."""
     release = Release(cluster, tmp_path_factory.mktemp("release"), metacontroller=images.has_metacontroller())
-    before = release.crds()
-    try:
-        release.install()
-        yield release
-    finally:
-        if cluster.node is None:
-            release.clear(before)
+    release.install()
+    return release
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The chart installed as users install it, in a cluster where its pods are real."""
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ class Release:
         """Start the remote backend and the client, and run `helm install` by the command line of the README."""
         cluster = self.cluster
         for namespace in (REMOTE, CLIENTS):
-            cluster.kubectl("create", "namespace", namespace)
+            cluster.create_namespace(namespace)
         cluster.apply(*_remote())
         self._client = Client(cluster, "client", CLIENTS, CLIENT)
         if not self.metacontroller:
@@ -62,25 +62,6 @@ class Release:
             *self.here,
         )
         self.until_ready()
-
-    def clear(self, crds: Set[str]) -> None:
-        """Remove the release, its clients, its models and all CRDs that it brought.
-
-        Args:
-            crds: names of those that were there before.
-        """
-        kubectl = self.cluster.kubectl
-        if MODELS in self.crds():
-            kubectl("delete", MODELS, "--all", "--all-namespaces", "--timeout=300s")
-        self.cluster.helm("uninstall", NAME, "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
-        kubectl("delete", "namespaces", NAMESPACE, REMOTE, CLIENTS, "--ignore-not-found", "--timeout=300s")
-        if brought := self.crds() - crds:
-            kubectl("delete", "customresourcedefinitions", *sorted(brought), "--timeout=300s")
-
-    def crds(self) -> Set[str]:
-        """Return the names of all CustomResourceDefinitions of the cluster."""
-        listed = self.cluster.kubectl("get", "customresourcedefinitions", "-o", "name").split()
-        return {name.partition("/")[2] for name in listed}
 
     @property
     def here(self) -> tuple[str, ...]:

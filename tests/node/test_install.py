@@ -120,7 +120,7 @@ def test_hooks_over_their_service(release: Release) -> None:
     (peer,) = policy["spec"]["ingress"][0]["from"]
     (namespace,) = peer["namespaceSelector"]["matchLabels"].values()
     if namespace != NAMESPACE:
-        release.cluster.kubectl("create", "namespace", namespace)
+        release.cluster.create_namespace(namespace)
     client = Client(release.cluster, "caller", namespace, CLIENT, peer["podSelector"]["matchLabels"])
     body = (ROOT / "examples/requests/sync.json").read_text()
     url = f"https://{NAME}-hooks.{NAMESPACE}.svc:8443/modeldeployments/sync"

@@ -40,6 +40,7 @@ def busy(carried: Release) -> Iterator[Release]:
         "type": "Resource",
         "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 100}},
     }
+    carried.cluster.bring("horizontalpodautoscaler.autoscaling", MODEL, "default")
     carried.cluster.apply(
         {
             "apiVersion": "deployment.beamlit.com/v1alpha1",

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.node import base_image, lifecycle, machine, programs, state
-from tests.node.cluster import EXISTING, existing
+from tests.node.given import EXISTING, existing
 from tests.node.inside import READY
 from tests.node.state import Node
 from tests.processes import poll
