@@ -115,7 +115,14 @@ class Course:
 
     START: Final = 300.0
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, *, fits: float = 0.0) -> None:
+        """Create the loop of a case.
+
+        Args:
+            case: the case.
+            fits: use of the replicas when there is much load no more, as a part of the largest at which requests can
+                come back; idle use is part of it.
+        """
         self.case = case
         self.tolerance = 0.2 if "tolerance" in case.noise else TOLERANCE
         self.limit = 1 - self.tolerance
@@ -128,8 +135,9 @@ class Course:
         self.ends = self.START + self.lasting
         self.steps = ceil(case.percentage / case.step)
         scaled = case.autoscaler and case.shape != "queue"
+        last = max(0.0, fits * self.limit - self.idle) * case.replicas
         self.loop = new_loop(
-            steps((0.0, 0.0), (self.START, case.high * case.replicas), (self.ends, 0.0)),
+            steps((0.0, 0.0), (self.START, case.high * case.replicas), (self.ends, last)),
             seed=case.seed,
             spec={
                 "mode": case.mode,
@@ -199,6 +207,16 @@ class Course:
             lower < high >= before for before, high, lower in zip(shares, shares[1:], shares[2:], strict=False)
         )
         assert descents <= 3, loop.changes
+
+    def check_load_that_fits(self) -> None:
+        """Assert that every request comes back within 24 windows, and stays, once the load has fallen so far that it
+        fits."""
+        # A queue may yet ask for a share, by a sample of before.
+        start = self.ends + self.settles
+        self.loop.run(start)
+        assert back_after(self.loop, start, 24 * self.turn) <= 24 * self.turn, self.loop.changes[-12:]
+        self.loop.run(self.loop.plant.now + 9 * self.window)
+        assert self.loop.share == 0, self.loop.changes[-12:]
 
     def check_no_load(self) -> None:
         """Assert that every request comes back when the load is gone, whatever idle replicas use."""

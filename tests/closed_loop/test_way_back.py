@@ -1,6 +1,7 @@
 """The way back in the closed loop: whatever the metric is like, requests come back when they fit, and few changes are
 made while they do not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,19 @@ def test_a_load_that_lasts_is_tried_less_and_less(shape: str, percentage: int) -
     loop.run(3 * HOUR)
     assert len(loop.changes) <= 16, loop.changes
     assert len(between(loop, HOUR)) <= 7
+
+
+@pytest.mark.parametrize("percentage", [50, 75, 90, 100])
+def test_a_queue_that_lasts_is_tried_less_and_less_in_mode_proportional(percentage: int) -> None:
+    """In mode proportional, a queue at a steady 1.5 times of capacity is tried once in eight windows after the first
+    hour, though what has piled up while a step was too much may ask for more than that step."""
+    loop = new_loop(1.5, spec={"percentage": percentage, "mode": "proportional"}, **SHAPES["queue"])
+    loop.run(3 * HOUR)
+    late = between(loop, HOUR - 2 * WINDOW)
+    shares = [change.share for change in late]
+    attempts = sum(before < top > after for before, top, after in zip(shares, shares[1:], shares[2:], strict=False))
+    assert attempts <= 4, loop.changes
+    assert len(loop.changes) <= 30, loop.changes
 
 
 @pytest.mark.parametrize("percentage", [50, 75, 100])
@@ -148,3 +162,9 @@ def test_any_world(case: Case) -> None:
     """In any world a step of load makes one change up, a load that lasts few, and when it is gone every request comes
     back."""
     Course(case).check()
+
+
+@pytest.mark.parametrize("case", CASES[::8], ids=lambda case: f"{case.seed}")
+def test_a_load_that_falls_until_it_fits(case: Case) -> None:
+    """A load that falls to four fifths of what may be here comes back within 24 windows, and is not sent away again."""
+    Course(replace(case, autoscaler=False), fits=0.8).check_load_that_fits()

@@ -1,5 +1,7 @@
 """Long runs and thousands of worlds of the decision in a closed loop; `make plant` runs them."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.closed_loop.figures import HOUR, SHAPES, lasting, rows
@@ -14,6 +16,12 @@ def test_any_world(case: Case) -> None:
     """In any world a step of load makes one change up, a load that lasts few, and when it is gone every request comes
     back."""
     Course(case).check()
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: f"{case.seed}")
+def test_a_load_that_falls_until_it_fits(case: Case) -> None:
+    """In any world a load that falls to four fifths of what may be here comes back within 24 windows, and stays."""
+    Course(replace(case, autoscaler=False), fits=0.8).check_load_that_fits()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
