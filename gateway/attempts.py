@@ -232,7 +232,7 @@ class Attempts:
             successor = chosen
         if successor is None or made == failover.ATTEMPTS - 1:
             other = self._other(plan, tried | {chosen.index}, now)
-            if successor is None or (other is not None and other.breaker.unavailable_reason(now) is None):
+            if successor is None or (other is not None and other.unavailable_reason(now) is None):
                 successor = other
         if successor is None:
             return None

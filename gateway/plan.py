@@ -84,6 +84,21 @@ class BackendPlan:
         """Number of requests that wait for a slot."""
         return self.concurrency.waiting + (0 if self.streams is None else self.streams.queue.waiting)
 
+    def unavailable_reason(self, now: float) -> UnavailableReason | None:
+        """Return why the backend should get no request at `now`; None when it is available.
+
+        A pod that has come since has asked for no pause, and gets a request however often others have failed.
+        """
+        reason = self.breaker.unavailable_reason(now)
+        if reason is None or self.pods is None:
+            return reason
+        if reason is UnavailableReason.COOL_DOWN and self.pods.has_available(now):
+            reason = self.breaker.unavailable_reason(now, cools_down=False)
+        if reason is UnavailableReason.BREAKER_OPEN and self.pods.has_new(now):
+            self.breaker.try_again()
+            reason = self.breaker.unavailable_reason(now, cools_down=False)
+        return reason
+
     def has_place(self, places: int, *, high: bool) -> bool:
         """Return whether a request finds a place in the queue, which may be that of one with another priority.
 
@@ -269,11 +284,11 @@ class RoutePlan:
         if index is None:
             raise errors.NoBackend
         chosen = self.backends[index]
-        if chosen.breaker.usable or (reason := chosen.breaker.unavailable_reason(now)) is None:
+        if chosen.breaker.usable or (reason := chosen.unavailable_reason(now)) is None:
             return chosen, None
         other = self.other(frozenset((index,)), now, full=True)
         cools_down = reason is UnavailableReason.COOL_DOWN
-        if other is not None and (cools_down or other.breaker.unavailable_reason(now) is None):
+        if other is not None and (cools_down or other.unavailable_reason(now) is None):
             return other, reason.value
         if not cools_down:
             return chosen, None  # no other backend is in a better state
@@ -292,7 +307,7 @@ class RoutePlan:
         if self.keeper is None:
             raise errors.NoBackend
         chosen = self.backends[self.keeper]
-        if chosen.breaker.unavailable_reason(now) is UnavailableReason.COOL_DOWN:
+        if chosen.unavailable_reason(now) is UnavailableReason.COOL_DOWN:
             raise errors.NoBackend(retry_after=max(1, ceil(chosen.breaker.cool_until - now)))
         return chosen, failover.STATEFUL if chosen.backend.weight < balancing.CYCLE else None
 
@@ -308,7 +323,7 @@ class RoutePlan:
                 other = self.backends[index]
                 if other.concurrency.taken >= other.concurrency.limit and not full:
                     continue
-                reason = other.breaker.unavailable_reason(now)
+                reason = other.unavailable_reason(now)
                 if reason is None:
                     return other
                 if last_resort is None and reason is not UnavailableReason.COOL_DOWN:
@@ -323,7 +338,7 @@ class RoutePlan:
         """Return the first backend for overflow that is available and has a free slot; None when there is none."""
         for index in self.overflow:
             other = self.backends[index]
-            if other.concurrency.taken < other.concurrency.limit and other.breaker.unavailable_reason(now) is None:
+            if other.concurrency.taken < other.concurrency.limit and other.unavailable_reason(now) is None:
                 return other
         return None
 

@@ -101,9 +101,12 @@ class CircuitBreaker:
         """Whether the backend passes its health checks; true when it has none."""
         return not self._unhealthy
 
-    def unavailable_reason(self, now: float) -> UnavailableReason | None:
-        """Return why the backend should get no request at `now`; None when it is available."""
-        if now < self.cool_until:
+    def unavailable_reason(self, now: float, *, cools_down: bool = True) -> UnavailableReason | None:
+        """Return why the backend should get no request at `now`; None when it is available.
+
+        Without `cools_down` a cool-down does not count.
+        """
+        if cools_down and now < self.cool_until:
             return UnavailableReason.COOL_DOWN
         if self._opened != inf and now < self._until:
             return UnavailableReason.BREAKER_OPEN
@@ -160,6 +163,15 @@ class CircuitBreaker:
         """Start a cool-down that ends at `until`; of two cool-downs the longer one counts."""
         self.cool_until = max(self.cool_until, until)
         self.usable = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no request has had an outcome yet."""
+        return self._next == 0
+
+    def try_again(self) -> None:
+        """Let the next request through an open breaker as a probe: what its failures rest on has changed."""
+        self.abandoned()
 
     def report(self, *, healthy: bool, now: float) -> None:
         """Note whether the backend passes its health checks."""

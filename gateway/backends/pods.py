@@ -162,6 +162,14 @@ class PodSet:
             return None not in tried
         return any(pod not in tried and pod.available(now) for pod in pods)
 
+    def has_available(self, now: float) -> bool:
+        """Return whether a pod should get requests at `now`."""
+        return any(pod.available(now) for pod in self.pods)
+
+    def has_new(self, now: float) -> bool:
+        """Return whether there is an available pod of which nothing is known: one that has come since others failed."""
+        return any(not pod.in_flight and pod.breaker.is_new and pod.available(now) for pod in self.pods)
+
     def cool_until(self) -> float:
         """Return the time at which the first cool-down of a pod ends, one in the past where a pod has none."""
         return min((pod.breaker.cool_until for pod in self.pods), default=-inf)

@@ -183,6 +183,31 @@ async def test_a_backend_whose_pods_all_fail_is_left_alone() -> None:
         assert await there.attempts(1) == [[("remote", None, None)]]
 
 
+async def test_a_pod_that_comes_has_asked_for_no_pause() -> None:
+    """A backend in a cool-down that its only pod has asked for gets requests for as long as another pod is there."""
+    asks = responding(b"503 Service Unavailable", b"Retry-After: 3600")
+    async with world(a=asks, b=OK) as there:
+        there.table.put(slice_of("a"))
+        assert [(await there.post()).value(b"x-beamlit-reason") for _ in range(2)] == [b"Failover", b"CoolDown"]
+        there.table.put(slice_of("a", "b"))
+        assert {(await there.post()).value(b"x-beamlit-backend") for _ in range(6)} == {b"local"}
+        assert {one[-1][1] for one in await there.attempts(6)} == {"b"}
+        there.table.put(slice_of("a"))
+        assert (await there.post()).value(b"x-beamlit-reason") == b"CoolDown"
+
+
+async def test_a_pod_that_comes_closes_the_breaker_of_its_backend() -> None:
+    """The open breaker of a backend whose only pod is dead lets a request through to a pod that comes, and closes."""
+    async with world(document(local(), remote(), breaker=Breaker(open=3600)), a=None, b=OK) as there:
+        there.table.put(slice_of("a"))
+        assert {(await there.post()).status for _ in range(6)} == {200}
+        assert (await there.post()).value(b"x-beamlit-reason") == b"BreakerOpen"
+        there.table.put(slice_of("a", "b"))
+        assert {(await there.post()).value(b"x-beamlit-backend") for _ in range(6)} == {b"local"}
+        runtime = there.running.store.runtime("default/demo").backends["local"]
+        assert runtime.breaker.usable
+
+
 async def test_without_slices_the_name_of_the_service_is_used() -> None:
     """Requests go to the Service by its name until slices name its pods, and again once they name none."""
     async with world(a=OK) as there:
