@@ -66,6 +66,8 @@ _NOWHERE: Final = (errors.ModelMissing, errors.RouteNotFound, errors.ReadOnly, e
 """Errors of a preflight that leads nowhere because there is no rule for websites."""
 _NOT_HERE: Final = (errors.NoBackend, errors.AtCapacity, errors.UpstreamError)
 """Errors that say that local backends did not serve a request, which no other may serve."""
+_CREDENTIALS: Final = (b"authorization", b"x-api-key", b"api-key")
+"""Fields in which clients of OpenAI's, Anthropic's and Azure's APIs send their credentials."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -854,7 +856,7 @@ def _caller(exchange: Exchange, context: RequestContext) -> bytes:
     """Return what tells the caller of a request from others: the name, or else the credentials as they are sent."""
     if context.caller is not None:
         return context.caller.encode()
-    return b"\0" + (field(exchange.head.fields, b"authorization") or b"")
+    return b"\0".join((b"", *(field(exchange.head.fields, name) or b"" for name in _CREDENTIALS)))
 
 
 def _asks_for_stream(exchange: Exchange, context: RequestContext) -> bool:
