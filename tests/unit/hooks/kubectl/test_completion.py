@@ -17,7 +17,7 @@ from hooks.kubectl.completion import candidates, wants_names
         (["explain", "--output", ""], ["table", "text", "json"]),
         (["split", "demo", ""], []),
         (["drill", ""], ["demo", "default"]),
-        (["drill", "demo", "--p"], ["--percentage"]),
+        (["drill", "demo", "--p"], ["--percentage", "--probe"]),
         (["split", "demo", "30", "--fo"], ["--for", "--force"]),
         (["split", "demo", "30", "--for", "1"], ["10m", "1h"]),
         (["decisions", "-"], None),
