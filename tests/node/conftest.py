@@ -44,8 +44,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def attached(given: Path, folder: Path) -> Iterator[Cluster]:
     """A cluster that was there before, and is left as it was. One that the tests would change ends the run."""
-    # A run that is told to end takes away what it made, as one that Ctrl-C ends does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that is told to end takes away what it made, also one that a script started to ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         cluster = GivenCluster(given, folder)
     except UnsuitableCluster as exc:
