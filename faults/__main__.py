@@ -20,7 +20,7 @@ from faults.processes import CampaignError, Processes
 from faults.scenarios import Campaign
 from faults.site import SECRET, Site
 
-SECONDS: Final = 270.0
+SECONDS: Final = 286.0
 """Seconds of a whole campaign, about: recoveries take their own time."""
 KILLS: Final = 50
 SHORT_KILLS: Final = 2
@@ -113,7 +113,7 @@ def _steps(campaign: Campaign, options: Options, scale: float) -> list[tuple[str
         ("hole", partial(campaign.hole, length(12, 1.5))),
         ("silent", partial(campaign.silent, length(12, 2.5))),
         ("pods", partial(campaign.pods, 1 if short else POD_KILLS, length(1.2, 0.8))),
-        ("stalled", partial(campaign.stalled, 1 if short else 3, length(8, 3))),
+        ("stalled", partial(campaign.stalled, 1, length(40, 3))),
         ("restart", partial(campaign.restart, options.rounds)),
     ]
     faults = [one for one in faults if not options.only or one[0].split()[0] in options.only]

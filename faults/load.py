@@ -23,7 +23,7 @@ import uvloop
 from faults.judge import SIZES, Response, judge
 from faults.records import Orders, Outcome, Record
 
-SECONDS: Final = 25.0
+SECONDS: Final = 60.0
 """Seconds a request may take, except for streams that take longer by themselves."""
 KINDS: Final = {"chat": 0.62, "stream": 0.2, "embeddings": 0.08, "large": 0.06, "models": 0.02, "upload": 0.02}
 """Share of the requests of each kind. An upload is larger than a body that is kept to be sent again, so it is not
