@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -70,7 +69,7 @@ class BackendPlan:
     """Whether a request may go to another backend after it failed here."""
     keep: int
     """Bytes of a request body that are kept while it is sent, to be sent again."""
-    names: Mapping[str, str]
+    names: dict[str, str]
     """Names of the model at this backend, by those in requests; any other is replaced by `backend.model`, if any."""
     traffic: Traffic | None
     """Record of requests, where these count as drills; None for a Service, and where there are no drills."""
@@ -130,7 +129,9 @@ class BackendPlan:
 
     def name_for(self, name: str) -> str | None:
         """Return what takes the place of the name of a model in a request; None where it stays."""
-        other = self.names.get(name, self.backend.model)
+        other = self.names.get(name)
+        if other is None:
+            other = self.backend.model
         return None if other == name else other
 
 
@@ -213,6 +214,8 @@ class RoutePlan:
         """Whether the first event of an event stream is examined."""
         self.prefixes = tuple(dict.fromkeys(one.target.prefix for one in self.backends))
         """Paths that backends have in front of targets."""
+        self.bare_targets = not any(self.prefixes)
+        """Whether no backend has a path in front of targets."""
         behind_version = any(one.removesuffix(b"/").endswith(b"/v1") for one in self.prefixes)
         self.lists = frozenset((b"/v1/models", b"/models") if behind_version else (b"/v1/models",))
         """Paths of targets by which a backend lists its models."""

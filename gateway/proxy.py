@@ -46,8 +46,10 @@ from gateway.journal import PATH_CHARACTERS, Journal, RequestRecord
 from gateway.keep_alive import SWEEP_SECONDS, KeepAlive, KeepAlives
 from gateway.model_names import body as bodies
 from gateway.model_names import form
+from gateway.model_names.path import PLACELESS
 from gateway.plan import BackendPlan, RoutePlan, cors_rule
 from gateway.request_context import RequestContext
+from gateway.requested_model import RequestedModel
 from gateway.response_tap import IdTap
 from gateway.routes.store import RouteStore
 from gateway.routes.table import Route, RoutingTable, check_path
@@ -199,7 +201,7 @@ class Proxy:
                 return
             if self._access is not None:  # before the body is read and names of models are told
                 context.identify(self._access.known(head.fields) or await self._access.verified(head.fields))
-            matched = self._find_at_once(exchange, table, context)
+            matched = self._find_at_once(exchange, head, table, context)
             if matched is None:
                 matched = await self._find_by_model(exchange, table, context)
             if matched is None:
@@ -222,7 +224,7 @@ class Proxy:
         plan.runtime.budget.count(context.started)
         if plan.names is not None:
             await self._check_name(exchange, plan, target, context)
-        if plan.names is not None or context.model is not None:
+        if (plan.names is not None or context.model is not None) and not (plan.bare_targets and target in PLACELESS):
             context.model = requested_model.with_path(
                 context.model, target, plan.own_names, plan.route.namespace, plan.prefixes
             )
@@ -237,8 +239,10 @@ class Proxy:
         context.backend = chosen
         if head.content_length is not None and head.content_length > plan.body_limit:
             raise errors.BodyTooLarge
-        if context.model is not None and len(context.model.decoded or b"") > plan.body_limit:
-            raise errors.BodyTooLarge
+        if context.model is not None:
+            decoded = context.model.decoded
+            if decoded is not None and len(decoded) > plan.body_limit:
+                raise errors.BodyTooLarge
         if plan.keeps_early and head.method == b"POST":
             after = plan.keep_alive_after
             context.keep_alive = self._keep_alives.start(exchange, context, 0.0, after, before_head=True)
@@ -251,7 +255,7 @@ class Proxy:
             chosen = await self._admit(plan, chosen, chosen.concurrency, context)
         adds_usage = False
         if plan.asks_for_usage and may_ask(head, target):
-            adds_usage, context.model = await ask_for_usage(exchange, context.model, plan.body_limit)
+            adds_usage = await ask_for_usage(exchange, context.model, plan.body_limit)
         context.sent = time.perf_counter()
         response, chosen = await self._attempts.response(exchange, plan, chosen, target, context)
         if context.trace is not None and context.model is not None:
@@ -506,20 +510,24 @@ class Proxy:
         except errors.AmbiguousHost:
             route = None  # a path or a model name may still select a route
         matched = table.match_path(target) if route is None else (route, target)
-        check_path(target if matched is None else matched[1])  # which is what the backend gets
+        if matched is not None:
+            check_path(matched[1])  # which is what the backend gets
+        elif target not in PLACELESS:  # these have nothing in them to check
+            check_path(target)
         return matched
 
     def _find_at_once(
-        self, exchange: Exchange, table: RoutingTable, context: RequestContext
+        self, exchange: Exchange, head: RequestHead, table: RoutingTable, context: RequestContext
     ) -> tuple[Route, bytes] | None:
         """Find the route by a small plain body that is in memory already, as of most requests by model; else None.
 
         Raises:
             errors.RoutingError: No route has this model.
         """
-        head = exchange.head
         target = head.target
-        if not target.startswith(b"/v1/") or target.startswith(b"/v1/models") or target.find(b"?") >= 0:
+        if target not in PLACELESS and (
+            not target.startswith(b"/v1/") or target.startswith(b"/v1/models") or target.find(b"?") >= 0
+        ):
             return None  # `in` raises a TypeError for itself first
         content = exchange.whole_body()
         if not content or len(content) > self._body_limit:
@@ -527,7 +535,7 @@ class Proxy:
         name = bodies.plain_name(head.fields, content)
         if name is None:
             return None
-        context.model = requested_model.RequestedModel(name, bodies.PLAIN, None, None)
+        context.model = RequestedModel(name, bodies.PLAIN)
         return table.match_model(name), target
 
     async def _find_by_model(

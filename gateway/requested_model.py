@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway import errors
 from gateway.body_text import CHARGED_BYTES
@@ -17,20 +17,33 @@ DISAGREEMENT: Final = "The body and the query of the request name different mode
 PATH_DISAGREES: Final = "The path of the request and what is sent with it name different models."
 
 
-class RequestedModel(NamedTuple):
+class RequestedModel:
     """Name of the model that a request asks for, and where it stands."""
 
-    name: str
-    in_body: FoundName | None
-    in_query: FoundName | None
-    decoded: bytes | None
-    """The body without its content coding; None where it has none."""
-    reader: body.BodyReader | None = None
-    """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all."""
-    has_path: bool = False
-    """Whether the path has a name as well, at least with what a backend has in front of it."""
-    unpacked: bool = False
-    """Whether the body is sent without its content coding, which makes it mean the same to every server."""
+    __slots__ = ("decoded", "has_path", "in_body", "in_query", "name", "reader", "unpacked")
+
+    def __init__(
+        self,
+        name: str,
+        in_body: FoundName | None = None,
+        in_query: FoundName | None = None,
+        decoded: bytes | None = None,
+        reader: body.BodyReader | None = None,
+        *,
+        unpacked: bool = False,
+    ) -> None:
+        self.name = name
+        self.in_body = in_body
+        self.in_query = in_query
+        self.decoded = decoded
+        """The body without its content coding; None where it has none."""
+        self.reader = reader
+        """Reader that has not seen the rest of the body yet, which is sent on as it comes; None where it has seen all.
+        """
+        self.has_path = False
+        """Whether the path has a name as well, at least with what a backend has in front of it."""
+        self.unpacked = unpacked
+        """Whether the body is sent without its content coding, which makes it mean the same to every server."""
 
     @property
     def is_settled(self) -> bool:
@@ -67,10 +80,10 @@ def with_path(
         if in_path.name not in names:
             raise errors.ModelNotFound
         if model is None:
-            model = RequestedModel(in_path.name, None, None, None)
+            model = RequestedModel(in_path.name)
         elif model.name.removeprefix(f"{namespace}/") != in_path.name.removeprefix(f"{namespace}/"):
             raise errors.ModelMissing(PATH_DISAGREES)
-        model = model._replace(has_path=True)
+        model.has_path = True
     return model
 
 
@@ -107,7 +120,7 @@ async def find(exchange: Exchange, target: bytes, limit: int, *, required: bool)
             if len(whole or b"") > limit:
                 raise errors.BodyTooLarge
             if in_query is None:
-                return RequestedModel(name, body.PLAIN, None, None)
+                return RequestedModel(name, body.PLAIN)
             in_body = body.PLAIN._replace(name=name)
         else:
             reader = await _read(exchange, limit)

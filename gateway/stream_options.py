@@ -31,14 +31,12 @@ def may_ask(head: RequestHead, target: bytes) -> bool:
     return (head.content_length or 0) <= MOST_BYTES and not field(head.fields, b"content-encoding")
 
 
-async def ask_for_usage(
-    exchange: Exchange, model: RequestedModel | None, limit: int
-) -> tuple[bool, RequestedModel | None]:
-    """Make a request ask for the tokens of its stream; return whether it did not, and its model at its new place.
+async def ask_for_usage(exchange: Exchange, model: RequestedModel | None, limit: int) -> bool:
+    """Make a request ask for the tokens of its stream; return whether it did not.
 
     Args:
         exchange: Exchange with the request, whose body is read.
-        model: Model that the request asks for.
+        model: Model that the request asks for; its place in the body moves with the body.
         limit: Bytes that the body may have.
 
     Raises:
@@ -51,22 +49,22 @@ async def ask_for_usage(
         index += 1
     content = exchange.whole_body()
     if content is None or len(content) > MOST_BYTES or not asks_for_stream(exchange.head, content):
-        return False, model
+        return False
     change = _change(content)
     if change is None:
-        return False, model
+        return False
     start, end, member = change
     growth = len(member) - (end - start)
     if len(content) + growth > limit:
-        return False, model
+        return False
     exchange.replace_body(content[:start] + member + content[end:])
     head = exchange.head
     fields = tuple(one for one in head.fields if one[0] not in OF_CONTENT and one[0] != b"accept-encoding")
     exchange.head = head._replace(fields=(*fields, (b"accept-encoding", b"identity")))  # its events have to be read
     if model is not None and model.in_body is not None and model.in_body.start >= end:
         place = model.in_body
-        model = model._replace(in_body=place._replace(start=place.start + growth, end=place.end + growth))
-    return True, model
+        model.in_body = place._replace(start=place.start + growth, end=place.end + growth)
+    return True
 
 
 def _change(content: bytes) -> tuple[int, int, bytes] | None:

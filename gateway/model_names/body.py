@@ -15,7 +15,7 @@ from gateway.model_names.json_scanner import JsonScanner
 from gateway.model_names.media_type import BodyKind, MediaType
 from gateway.model_names.multipart import MultipartScanner
 from gateway.model_names.scanner import FoundName, NameScanner, Notation
-from gateway.model_names.spelling import KEY, is_lookalike
+from gateway.model_names.spelling import KEY, OTHER_CASES, is_lookalike
 
 STEP_BYTES: Final = 65536
 """Bytes of a body that one step looks at."""
@@ -75,9 +75,9 @@ def plain_name(fields: Fields, content: bytes) -> str | None:
         media = media_type.of(kind)
         if media.kind is not BodyKind.JSON or media.problem is not None:
             return None
-    if content.find(b"\\u00") >= 0 and (  # `in` raises a TypeError for itself first
-        content.find(b"\\u006") >= 0 or content.find(b"\\u004") >= 0 or content.find(b"\\u0000") >= 0
-    ):
+    # `in` raises a TypeError for itself first, and a single byte is found fastest.
+    escaped = content.find(b"\\") >= 0 and content.find(b"\\u") >= 0
+    if escaped and (content.find(b"\\u006") >= 0 or content.find(b"\\u004") >= 0 or content.find(b"\\u0000") >= 0):
         return None
     try:
         parsed = orjson.loads(content)
@@ -88,6 +88,8 @@ def plain_name(fields: Fields, content: bytes) -> str | None:
     model = parsed.get(KEY)
     if not isinstance(model, str) or len(model) > scanner.LONGEST // 8:
         return None
+    if not escaped and content.isascii():
+        return model if OTHER_CASES.isdisjoint(parsed) else None
     for key in parsed:
         if (len(key) == 5 or not key.isascii()) and is_lookalike(key):
             return None

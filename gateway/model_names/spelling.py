@@ -1,8 +1,11 @@
 """Spellings of the key `model`: the key itself, and what some readers take for it."""
 
+from itertools import product
 from typing import Final
 
 KEY: Final = "model"
+OTHER_CASES: Final = frozenset(map("".join, product(*zip(KEY, KEY.upper(), strict=True)))) - {KEY}
+"""The key with letters in upper case: all that some readers take for it, of keys in ASCII that have no NUL."""
 
 
 def is_lookalike(key: str) -> bool:

@@ -101,6 +101,9 @@ class RoutingTable:
     """Routes by bare model name."""
     qualified: Mapping[str, Route] = field(default_factory=dict)
     """Routes by `namespace/model`."""
+    models_by_name: dict[str, Route] = field(default_factory=dict)
+    """Routes by all names of models that lead to one, `namespace/model` and bare ones; a dict, which compiled code
+    looks up fast."""
     checked: tuple[Route, ...] = ()
     """Routes that have a backend with health checks."""
     conflicts: tuple[NameConflict, ...] = ()
@@ -183,9 +186,12 @@ class RoutingTable:
             elif short not in index.hosts:
                 ambiguous[short] = tuple(sorted({full for _, full in claims}))
         names: dict[str, tuple[Route, ...]] = {}
+        models_by_name = index.qualified.copy()
         for name, routes in index.names.items():
             yield
             names[name] = tuple(routes)
+            if len(routes) == 1:
+                models_by_name.setdefault(name, routes[0])
         return cls(
             routes=index.routes,
             hosts=index.hosts,
@@ -193,6 +199,7 @@ class RoutingTable:
             paths=index.paths,
             names=names,
             qualified=index.qualified,
+            models_by_name=models_by_name,
             checked=tuple(index.checked),
             conflicts=tuple(index.conflicts),
         )
@@ -231,13 +238,11 @@ class RoutingTable:
             errors.ModelNotFound: No route has this model.
             errors.AmbiguousModel: Routes of several namespaces have it; the message names the spellings to use.
         """
-        route = self.qualified.get(model)
+        route = self.models_by_name.get(model)
         if route is not None:
             return route
-        routes = self.names.get(model, ())
-        if len(routes) == 1:
-            return routes[0]
-        if not routes:
+        routes = self.names.get(model)
+        if routes is None:
             raise errors.ModelNotFound
         spellings = " or ".join(f"{one.namespace}/{model}" for one in routes)
         raise errors.AmbiguousModel(f"Several namespaces have a model of this name; use {spellings}.")

@@ -41,10 +41,10 @@ def head(
 
 
 async def asked(content: bytes, model: RequestedModel | None = None, limit: int = MOST_BYTES) -> Any:
-    """Return whether a body was changed, the body, and the model."""
+    """Return whether a body was changed, and the body."""
     body: Any = Body(content)
-    changed, model = await ask_for_usage(body, model, limit)
-    return changed, body.content, model
+    changed = await ask_for_usage(body, model, limit)
+    return changed, body.content
 
 
 CHANGED = {
@@ -116,7 +116,9 @@ async def test_the_name_of_the_model_is_found_at_its_new_place(content: bytes) -
     """The place of the model's name moves with the body, so that it is still replaced for a backend."""
     start = content.index(b'"a"')
     place = FoundName("a", Notation.JSON, start, start + 3)
-    _, changed, model = await asked(content, RequestedModel("a", place, None, None))
+    model = RequestedModel("a", place)
+    _, changed = await asked(content, model)
+    assert model.in_body is not None
     assert changed[model.in_body.start : model.in_body.end] == b'"a"'
 
 
@@ -131,7 +133,7 @@ async def test_any_body_means_the_same_but_for_the_option(
     """Whatever else is in a body, it means the same afterwards, with the option."""
     members = {**members, "stream": True} | ({} if options is None else {"stream_options": options})
     content = orjson.dumps(members, option=orjson.OPT_INDENT_2 if indented else 0)
-    changed, after, _ = await asked(content)
+    changed, after = await asked(content)
     assert changed is (options != OPTIONS)
     assert orjson.loads(after) == members | {"stream_options": {**(options or {}), **OPTIONS}}
 

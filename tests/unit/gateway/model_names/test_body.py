@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -148,6 +149,16 @@ def test_the_shortest_way_agrees_with_the_scanner(content: bytes) -> None:
     assert other is not None
     assert other.name == name
     assert bodies.renamed(content, bodies.PLAIN, "new") == bodies.renamed(content, other, "new")
+
+
+@pytest.mark.parametrize("rest", ["", ',"a":"\\n"', ',"a":"\\u1234"', ',"a":"ä"', ',"ä":1', ',"\\u00e4":1'])
+def test_the_shortest_way_takes_no_key_in_other_letters(rest: str) -> None:
+    """A body with a key that some readers take for `model` is left to the scanner, whatever else is in the body."""
+    for letters in product(*zip("model", "MODEL", strict=True)):
+        key = "".join(letters)
+        name = bodies.plain_name((), f'{{"model":"a","{key}":"b"{rest}}}'.encode())
+        assert name is None
+    assert bodies.plain_name((), f'{{"model":"a","modes":"b"{rest}}}'.encode()) == "a"
 
 
 @given(objects.map(lambda text: text.encode("utf-8", "surrogatepass")))
