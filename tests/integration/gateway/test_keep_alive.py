@@ -363,16 +363,16 @@ async def test_a_stream_that_is_relayed_from_the_head_on_gets_comments_between_i
         steps[0].set()
         await receive(chunk(b": own\n\n") + chunk(COMMENT))
         steps[1].set()
-        await receive(b"da")
+        await receive(chunk(b"id: 1\nda"))
         count = sent(running)
         await asyncio.sleep(0.3)
         assert sent(running) == count
         steps[2].set()
-        await receive(b"ta: 1\n\n")
+        await receive(chunk(b"ta: 1\n\n"))
         await asyncio.sleep(0.3)
         assert sent(running) == count
         steps[3].set()
-        await receive(END)
+        await receive(chunk(b"ta: 1\n\n") + END)
         assert received.count(COMMENT) == count
         assert received.endswith(chunk(b"id: 1\nda") + chunk(b"ta: 1\n\n") + END)
 
