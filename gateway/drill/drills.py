@@ -444,6 +444,7 @@ class Drills:
 
     def _note(self, entry: _Entry, finding: Finding) -> None:
         """Note a result, and log it where it is another one than before."""
+        self._count_traffic(entry)  # which came before the end of the drill
         record = entry.record
         was, failed = record.reason, record.failing
         record.note(

@@ -759,6 +759,37 @@ async def test_a_response_that_says_nothing_ends_no_refusal() -> None:
         assert result(running)["reason"] == "TokenRefused"
 
 
+async def test_a_refusal_during_a_drill_that_says_nothing_counts() -> None:
+    """A 401 to a request counts although a drill that had begun before it ends after it, with a 404."""
+    drills, refused = [asyncio.Event() for _ in range(3)], asyncio.Event()
+
+    async def script(side: ServerSide) -> None:
+        while True:
+            if not (await side.request()).startswith(b"GET "):
+                await side.send(reply(b"no", b"401 Unauthorized"))
+                continue
+            next((one for one in drills if not one.is_set()), drills[-1]).set()
+            if drills[1].is_set():
+                await refused.wait()
+            await side.send(reply(b"no", b"404 Not Found"))
+
+    async with (
+        serving(script) as server,
+        gateway(
+            document(remote(100, headers=KEYED), drill=Drill(request=MODELS)),
+            remote_port=server.port,
+            settings=settings(0.02),
+            secrets=key_for(),
+        ) as running,
+        asyncio.timeout(SECONDS),
+    ):
+        await drills[1].wait()
+        assert (await running.post(b"/default/demo/x", b"{}")).code == "credentials_refused"
+        refused.set()
+        await drills[2].wait()  # so the second one has ended
+        assert result(running)["reason"] == "TokenRefused"
+
+
 async def test_there_is_no_drill_while_requests_succeed_or_a_backend_cools_down() -> None:
     """A backend whose requests succeed, or that has asked for a pause, is not tried, while others are."""
     busy, resting = document(remote(100), name="busy"), document(remote(100), name="resting")
