@@ -7,7 +7,6 @@ import pytest
 
 from hooks.kubectl.cluster import ClusterFailed, Kubectl, Refused, failure, parsed, path
 from hooks.kubectl.live import service_path
-from tests.processes import poll
 
 FORBIDDEN = "Error from server (Forbidden): x is forbidden: "
 
@@ -120,10 +119,9 @@ def kubectl(folder: Path, script: str) -> Kubectl:
 
 async def test_a_port_is_forwarded(tmp_path: Path) -> None:
     """The port that kubectl forwards is given, and kubectl ends with the block."""
-    forwarding = f"echo a warning >&2\necho 'Forwarding from 127.0.0.1:4321 -> 8080'\necho $$ > {tmp_path}/pid\n"
+    forwarding = f"echo $$ > {tmp_path}/pid\necho a warning >&2\necho 'Forwarding from 127.0.0.1:4321 -> 8080'\n"
     async with kubectl(tmp_path, f"{forwarding}exec sleep 600").forward("system", "g1", 8080) as port:
         assert port == 4321
-        poll((tmp_path / "pid").exists, "it has begun")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
     words = (tmp_path / "words").read_text()
