@@ -23,8 +23,10 @@ import uvloop
 from faults.judge import SIZES, Response, judge
 from faults.records import Orders, Outcome, Record
 
-SECONDS: Final = 60.0
-"""Seconds a request may take, except for streams that take longer by themselves."""
+SECONDS: Final = 25.0
+"""Seconds a request may take that is no stream."""
+STREAM_SECONDS: Final = 60.0
+"""Seconds a stream may take beside its own length: a server may be silent for 40 before another gets the request."""
 KINDS: Final = {"chat": 0.62, "stream": 0.2, "embeddings": 0.08, "large": 0.06, "models": 0.02, "upload": 0.02}
 """Share of the requests of each kind. An upload is larger than a body that is kept to be sent again, so it is not
 retryable."""
@@ -154,7 +156,7 @@ class Load:
         fields = [("content-type", kind), ("content-length", str(len(content)))] if content else []
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(SECONDS + (events * every if "stream" in record.kind else 0)):
+            async with asyncio.timeout(STREAM_SECONDS + events * every if "stream" in record.kind else SECONDS):
                 connection = await self._connection(port)
                 await connection.ask(method, target, fields, content, response)
         except ConnectionRefusedError:

@@ -26,6 +26,7 @@ from gateway.page.serving import StatusPage
 from gateway.routes.store import DocumentState, RouteStore
 from gateway.telemetry import Metrics
 from program import web
+from program.authority import authority
 from program.pages import Pages
 
 _BREAKER: Final = {BreakerState.CLOSED: "closed", BreakerState.HALF_OPEN: "halfOpen", BreakerState.OPEN: "open"}
@@ -232,8 +233,7 @@ def _place(backend: Backend) -> str:
         return backend.service
     if backend.host is None:
         return "default remote backend"
-    host = f"[{backend.host}]" if ":" in backend.host else backend.host
-    return host if backend.port is None else f"{host}:{backend.port}"
+    return authority(backend.host, backend.port)
 
 
 def _standing(store: RouteStore, document: DocumentState) -> tuple[bool, str | None]:

@@ -8,6 +8,7 @@ from gateway.http import forwarding
 from gateway.routes.table import Route
 from gateway.settings import Settings
 from gateway.upstream.origin import Origin
+from program.authority import authority
 
 if TYPE_CHECKING:
     from program.addresses import Destination as Kind
@@ -52,12 +53,11 @@ def find_destination(route: Route, backend: Backend, settings: Settings) -> Dest
         authenticated = default.auth_config is not None
     standard = 443 if scheme == "https" else 80
     port = port or standard
-    name = f"[{host}]" if ":" in host else host
     kind: Kind = "service" if local else "configured" if backend.default else "remote"
     return Destination(
         origin=Origin(host, port, scheme, tls.server_name, tls.ca_bundle, destination=kind),
         target=forwarding.Target.of(
-            name if port == standard else f"{name}:{port}",
+            authority(host, None if port == standard else port),
             local=local,
             appends=appends,
             prefix=backend.path_prefix,

@@ -4,6 +4,8 @@ import errno
 import socket
 from typing import Final
 
+from program.authority import authority
+
 BACKLOG: Final = 2048
 """Connections that the kernel holds until the program accepts them."""
 
@@ -52,7 +54,7 @@ def listen(sock: socket.socket, flag: str) -> None:
         sock.listen(BACKLOG)
     except OSError as exc:
         host, port, *_ = sock.getsockname()
-        raise _unusable(flag, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", exc) from exc
+        raise _unusable(flag, authority(host, port), exc) from exc
 
 
 def _unusable(flag: str, address: str, exc: OSError) -> ListenError:

@@ -40,6 +40,7 @@ from gateway.upstream.connection import Upstream
 from gateway.upstream.origin import Timeouts
 from gateway.upstream.response import UpstreamResponse
 from program import retry_after
+from program.authority import authority
 
 AT_ONCE: Final = 4
 """Drills of one route that run at the same time."""
@@ -72,7 +73,7 @@ TOKEN_PAUSE_SECONDS: Final = 4.0
 SECRET_PAUSE_SECONDS: Final = 1.5
 """Seconds after a refused key until its Secret is read again: the cache of Secrets pauses for no longer."""
 BY_HAND_SECONDS: Final = 10.0
-"""Seconds between two completions at one backend that somebody has asked for."""
+"""Seconds between two completions at one backend that a person has asked for."""
 _LARGEST_DOUBLING: Final = 20
 _BODY_BYTES: Final = 65536
 """Bytes of a response to a completion that are read."""
@@ -126,7 +127,7 @@ class _Entry:
         self.pause_until = float("-inf")
         """Time until which a response to a drill has asked for a pause."""
         self.asked_at = float("-inf")
-        """Time at which somebody last asked for a completion."""
+        """Time at which a person last asked for a completion."""
         self.ended = float("-inf")
         """Time at which the last drill ended."""
         self.renews = False
@@ -313,7 +314,7 @@ class Drills:
         return entry.pause_until if state is None else max(state.breaker.cool_until, entry.pause_until)
 
     def _start(self, entry: _Entry, request: DrillRequest | None = None) -> "asyncio.Task[Finding | None] | None":
-        """Start a drill, with a request that somebody asks for or else its own; return None where too many run."""
+        """Start a drill, with a request that a person asks for or else its own; return None where too many run."""
         route = entry.route
         slots = (route.key, AT_ONCE), (route.namespace, NAMESPACE_AT_ONCE)
         if any(self._running.get(key, 0) >= most for key, most in slots):
@@ -620,8 +621,7 @@ class Drills:
 def _place(entry: _Entry, destination: Destination) -> Place:
     """Return the remote backend in the words of a sentence."""
     origin = destination.origin
-    host = f"[{origin.host}]" if ":" in origin.host and not origin.host.startswith("[") else origin.host
-    return Place(f"{host}:{origin.port}", entry.backend.default)
+    return Place(authority(origin.host, origin.port), entry.backend.default)
 
 
 def _server(backend: Backend) -> tuple[bool, str, str | None, int | None]:

@@ -336,20 +336,17 @@ def _forwarding_fields(peer: str, authority: bytes, tls: bool) -> Fields:
     address = peer.encode("ascii", "replace")
     proto = b"https" if tls else b"http"
     node = b'"[%b]"' % address if b":" in address else address
-    if not authority:  # a client of HTTP/1.0 has sent no host
-        return (
-            (b"x-forwarded-for", address),
-            (b"x-forwarded-proto", proto),
-            (b"x-real-ip", address),
-            (b"forwarded", b"for=%b;proto=%b" % (node, proto)),
-        )
-    host = authority if _TCHAR.fullmatch(authority) else b'"%b"' % authority.replace(b'"', b"")
+    of_host: Fields = ()
+    host = b""
+    if authority:  # which a client of HTTP/1.0 may leave out
+        of_host = ((b"x-forwarded-host", authority),)
+        host = b";host=" + (authority if _TCHAR.fullmatch(authority) else b'"%b"' % authority.replace(b'"', b""))
     return (
         (b"x-forwarded-for", address),
-        (b"x-forwarded-host", authority),
+        *of_host,
         (b"x-forwarded-proto", proto),
         (b"x-real-ip", address),
-        (b"forwarded", b"for=%b;host=%b;proto=%b" % (node, host, proto)),
+        (b"forwarded", b"for=%b%b;proto=%b" % (node, host, proto)),
     )
 
 

@@ -151,7 +151,7 @@ def gather(gateway: Gateway, wanted: Filter, problem: str | None) -> Generator[N
 
 
 def _gather_routes(gateway: Gateway, state: PageState, traffic: Traffic, now: float) -> Generator[None, None, _Routes]:
-    """Gather the routes; return their notes, how many are in trouble, and how many are offloaded.
+    """Gather the routes, and return what all of them have.
 
     When there are too many to show, those in trouble are shown rather than others.
     """

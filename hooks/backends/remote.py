@@ -15,6 +15,7 @@ from hooks.api.remote_backend import AuthConfig, HealthCheck, RemoteBackend, Rem
 from hooks.errors import NotAccepted
 from hooks.kube.unstructured import text
 from hooks.observation.observation import Observation, Unresolved
+from program.authority import authority
 from program.tls import holds_certificates
 
 _FIELD: Final = "spec.offloadingConfig.remoteBackend"
@@ -95,8 +96,7 @@ class Remote:
     @property
     def authority(self) -> str:
         """Host and port as a URL has them; empty for the default remote backend."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port is None else f"{host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 def find_remote(spec: ModelDeploymentSpec, observation: Observation) -> Remote | Unresolved:

@@ -22,6 +22,7 @@ from hooks.clients.measured import measured
 from hooks.observation.drills import NoReport, Reading, Report, Round, Route, read_report
 from hooks.observation.readings import Unread
 from hooks.telemetry import Metrics
+from program.authority import authority
 
 API: Final = Api("gateway_drills", "A gateway")
 PATH: Final = "/drills"
@@ -178,8 +179,7 @@ class Gateways:
         Raises:
             CallFailed: it reports nothing.
         """
-        host = f"[{address}]" if ":" in address else address
-        url = f"http://{host}:{self._port}{PATH}"
+        url = f"http://{authority(address, self._port)}{PATH}"
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         try:
             with measured(self._metrics, API) as call:

@@ -18,6 +18,7 @@ from hooks.clients.http import in_words, read_body
 from hooks.clients.measured import measured
 from hooks.telemetry import Metrics
 from program.addresses import AddressRules
+from program.authority import authority
 
 API: Final = Api("pod_metrics", "A pod of the model")
 PAGE_BYTES: Final = 1 << 20
@@ -86,11 +87,10 @@ class PodClient:
         if not self._rules.permit(address):
             words = "The pods have an address that hooks never connect to, such as loopback or link-local."
             raise CallFailed(reasons.REFUSED, words)
-        host = f"[{address}]" if ":" in address else address
         slots = self._of_namespace.setdefault(namespace, asyncio.Semaphore(OF_NAMESPACE))
         try:
             async with asyncio.timeout(self._seconds), slots, self._slots:
-                return await self._sent(f"http://{host}:{port}{path}")
+                return await self._sent(f"http://{authority(address, port)}{path}")
         except TimeoutError:
             words = f"{API.words} did not respond in time: see that it is up and that no policy is between."
             raise CallFailed(reasons.TIMED_OUT, words) from None

@@ -108,15 +108,15 @@ async def follow(
     first = True
     said = ""
     while True:
-        told: list[str] = []
+        problems: list[str] = []
         listed: list[Object] = []
         try:
-            listed = await decisions(cluster, await gateways(cluster, system), route, MOST, told.append)
+            listed = await decisions(cluster, await gateways(cluster, system), route, MOST, problems.append)
         except ClusterFailed as exc:
             if first:
                 raise
-            told.append(str(exc))
-        now = " ".join(told)
+            problems.append(str(exc))
+        now = " ".join(problems)
         if now and now != said:
             report(now)
         said = now

@@ -35,7 +35,7 @@ def existing() -> Path | None:
 
 
 class GivenCluster(Cluster):
-    """A cluster of somebody. Nothing that is there is changed, and all that the tests bring is taken away.
+    """A cluster that is in use. Nothing that is there is changed, and all that the tests bring is taken away.
 
     An object is recorded before it is made, so that it is also found where the tests end in the middle of that.
     """

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -25,7 +26,7 @@ from tests.authorities import Authority, Pair, self_signed
 from tests.deadlines import NEVER, SECONDS
 from tests.integration.gateway.test_credentials import Secrets
 from tests.integration.gateway.wire import Running, document, gateway, local, remote, reply
-from tests.integration.servers import ServerSide, serving, until
+from tests.integration.servers import ScriptedServer, ServerSide, serving, until
 from tests.integration.token_server import TokenServer
 from tools.ports import free_port
 
@@ -52,6 +53,12 @@ def settings(interval: float = NEVER, **drill: Any) -> dict[str, Any]:
 def result(running: Running, name: str = "demo", backend: str = "remote") -> dict[str, Any]:
     """Return the last result at a backend."""
     return next(one for one in running.drills.listed(name=name) if one["backend"] == backend)
+
+
+def listing(server: ScriptedServer) -> AbstractAsyncContextManager[Running]:
+    """Return a gateway that lists the models of a server with a key, again and again."""
+    route = document(remote(100, headers=KEYED), drill=Drill(request=MODELS))
+    return gateway(route, remote_port=server.port, settings=settings(0.02), secrets=key_for())
 
 
 async def found(running: Running, reason: str, name: str = "demo") -> dict[str, Any]:
@@ -743,12 +750,7 @@ async def test_a_response_that_says_nothing_ends_no_refusal() -> None:
 
     async with (
         serving(script) as server,
-        gateway(
-            document(remote(100, headers=KEYED), drill=Drill(request=MODELS)),
-            remote_port=server.port,
-            settings=settings(0.02),
-            secrets=key_for(),
-        ) as running,
+        listing(server) as running,
     ):
         await found(running, "Proven")
         assert (await running.post(b"/default/demo/x", b"{}")).code == "credentials_refused"
@@ -775,12 +777,7 @@ async def test_a_refusal_during_a_drill_that_says_nothing_counts() -> None:
 
     async with (
         serving(script) as server,
-        gateway(
-            document(remote(100, headers=KEYED), drill=Drill(request=MODELS)),
-            remote_port=server.port,
-            settings=settings(0.02),
-            secrets=key_for(),
-        ) as running,
+        listing(server) as running,
         asyncio.timeout(SECONDS),
     ):
         await drills[1].wait()
